@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dogestry/dogestry/internal/catalog"
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/image"
+)
+
+func (a *app) inspectCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect [flags] REMOTE IMAGE[:TAG]",
+		Short: "Show one image of a remote: layers, what is shared, history, configuration",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			ref, err := parseReference(args[1])
+			if err != nil {
+				return err
+			}
+			from, err := a.openRemote(c.Context(), args[0], toRead, codec.LZ4)
+			if err != nil {
+				return err
+			}
+			display := a.progress()
+			defer display.Close()
+			display.Status("reading " + args[0])
+			details, err := catalog.New(from).Inspect(c.Context(), ref)
+			display.Close()
+			if err != nil {
+				return err
+			}
+			if a.json {
+				a.printJSON(details)
+				return nil
+			}
+			return printDetails(a.out, details)
+		},
+	}
+}
+
+func printDetails(w io.Writer, d *catalog.Details) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "Image:\t%s\n", d.Reference)
+	fmt.Fprintf(t, "ID:\t%s\n", d.ID)
+	if d.Created != nil {
+		fmt.Fprintf(t, "Created:\t%s (%s)\n", d.Created.Format(time.RFC3339), ago(d.Created))
+	}
+	fmt.Fprintf(t, "Platform:\t%s\n", printable(d.Platform))
+	fmt.Fprintf(t, "Size:\t%s (%s stored)\n", bytes(d.Size), bytes(d.Stored))
+	fmt.Fprintf(t, "\nLAYER\tSIZE\tSTORED\tSHARED WITH\n")
+	for _, l := range d.Layers {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", l.DiffID.Short(), bytes(l.Size), bytes(l.Stored), sharedWith(l.Shared))
+	}
+	fmt.Fprintf(t, "\nHISTORY\tCREATED BY\n")
+	for _, h := range d.History {
+		by := strings.Join(strings.Fields(h.CreatedBy), " ")
+		if h.EmptyLayer {
+			by += "  (no layer)"
+		}
+		fmt.Fprintf(t, "%s\t%s\n", ago(h.Created), printable(by))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	config, err := json.MarshalIndent(d.Config, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "\nConfig: %s\n", config)
+	return err
+}
+
+// sharedWith names a few of the tags that have a layer too.
+func sharedWith(refs []image.Reference) string {
+	const most = 4
+	var names []string
+	for _, r := range refs[:min(most, len(refs))] {
+		names = append(names, r.String())
+	}
+	if more := len(refs) - most; more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(names, ", ")
+}

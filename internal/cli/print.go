@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"github.com/dogestry/dogestry/internal/transfer"
+)
+
+// outcome is what a push or pull came to.
+type outcome struct {
+	verb, past string
+	remote     string
+	results    []transfer.Result
+	took       time.Duration
+	err        error // why it stopped, if it did not do all
+}
+
+// printResults prints a line an image on stdout, as soon as a script may rely
+// on it, and what moved on stderr. It returns the outcome's error.
+func (a *app) printResults(o outcome) error {
+	if a.json {
+		if o.err != nil {
+			return o.err // the one JSON document is then the error
+		}
+		a.printJSON(map[string]any{
+			"remote":  o.remote,
+			"images":  o.results,
+			"seconds": o.took.Seconds(),
+		})
+		return nil
+	}
+	for _, r := range o.results {
+		fmt.Fprintln(a.out, r.Image, r.ID)
+	}
+	if !a.quiet {
+		for _, r := range o.results {
+			fmt.Fprintln(a.errOut, summary(o, r))
+		}
+	}
+	return o.err
+}
+
+// summary says in one line how much of an image moved and how much was spared.
+func summary(o outcome, r transfer.Result) string {
+	var b strings.Builder
+	verb := o.past
+	if r.DryRun {
+		verb = "would " + o.verb
+	}
+	fmt.Fprintf(&b, "%s %s:", verb, r.Image)
+	moved, size, stored := r.Moved()
+	spared, sparedSize, _ := r.Spared()
+	switch {
+	case moved == 0:
+		fmt.Fprintf(&b, " nothing to move")
+	case r.DryRun && size == 0:
+		fmt.Fprintf(&b, " %s", layers(moved))
+	default:
+		fmt.Fprintf(&b, " moved %s, %s (%s in the remote)", layers(moved), bytes(size), bytes(stored))
+	}
+	if spared > 0 {
+		fmt.Fprintf(&b, ", spared %s, %s", layers(spared), bytes(sparedSize))
+	}
+	if !r.DryRun {
+		fmt.Fprintf(&b, " in %.1fs", o.took.Seconds())
+	}
+	return b.String()
+}
+
+func layers(n int) string {
+	if n == 1 {
+		return "1 layer"
+	}
+	return fmt.Sprintf("%d layers", n)
+}
+
+// bytes writes a size as docker does.
+func bytes(n int64) string { return units.HumanSizeWithPrecision(float64(n), 3) }
+
+// ago writes a time as docker does.
+func ago(t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return "N/A"
+	}
+	return units.HumanDuration(time.Since(*t)) + " ago"
+}

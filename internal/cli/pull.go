@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/transfer"
+)
+
+func (a *app) pullCommand() *cobra.Command {
+	var as string
+	var o transfer.Options
+	c := &cobra.Command{
+		Use:   "pull [flags] REMOTE IMAGE[:TAG]...",
+		Short: "Bring images from a remote into the engine",
+		Long: `Bring images from a remote into the engine. Only layers that the engine lacks
+are read and sent; every byte is verified before the engine gets the last one.
+The tag is set in the engine once the image is there in full.`,
+		Example: `  dogestry pull /srv/images myapp:20131211
+  dogestry pull ./images myapp:live --as myapp:latest
+  dogestry pull ./images myapp@sha256:4f5e…   (the image stays without a tag; --as gives it one)`,
+		Args: cobra.MinimumNArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			images, err := pullImages(args[1:], as)
+			if err != nil {
+				return err
+			}
+			return a.pull(c, args[0], images, o)
+		},
+	}
+	a.transferFlags(c, &o)
+	c.Flags().StringVar(&as, "as", "", "give the one image this `NAME[:TAG]` in the engine")
+	return c
+}
+
+func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, o transfer.Options) error {
+	ctx := c.Context()
+	from, err := a.openRemote(ctx, name, toRead, codec.LZ4)
+	if err != nil {
+		return err
+	}
+	to, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	display := a.progress()
+	defer display.Close()
+	o.Progress, o.Log = display, a.log()
+	start := time.Now()
+	results, err := transfer.Pull(ctx, from, to, images, o)
+	display.Close()
+	return a.printResults(outcome{verb: "pull", past: "pulled", remote: name, results: results, took: time.Since(start), err: err})
+}
+
+// pullImages reads the images of a pull. As with docker, one named by its
+// digest gets no tag.
+func pullImages(args []string, as string) ([]transfer.PullImage, error) {
+	var target image.Reference
+	if as != "" {
+		var err error
+		if target, err = parseAs(as, args); err != nil {
+			return nil, err
+		}
+	}
+	var images []transfer.PullImage
+	for _, arg := range args {
+		ref, err := parseReference(arg)
+		if err != nil {
+			return nil, err
+		}
+		img := transfer.PullImage{Source: ref, Target: target}
+		if as == "" && ref.Digest.IsZero() {
+			img.Target = ref
+		}
+		images = append(images, img)
+	}
+	return images, nil
+}
+
+// transferFlags adds what push and pull share.
+func (a *app) transferFlags(c *cobra.Command, o *transfer.Options) {
+	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would move, and change nothing")
+	c.Flags().IntVar(&o.Parallel, "parallel", transfer.DefaultParallel, "layers on their way at once")
+	c.Flags().StringVar(&a.engine, "engine", "", "the engine's `URL`: unix://, tcp://, ssh:// (default: the one that docker uses)")
+}

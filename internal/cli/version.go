@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// Version is set by the build (-ldflags -X).
+var Version = "dev"
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Show the version",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := struct {
+				Version  string `json:"version"`
+				Format   string `json:"format"`
+				Go       string `json:"go"`
+				Platform string `json:"platform"`
+				Revision string `json:"revision,omitempty"`
+			}{Version, "2.0", runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, revision()}
+			if a.json {
+				a.printJSON(v)
+				return nil
+			}
+			_, err := fmt.Fprintf(a.out, "dogestry %s (repository format %s, %s, %s)\n", v.Version, v.Format, v.Go, v.Platform)
+			return err
+		},
+	}
+}
+
+func revision() string {
+	info, _ := debug.ReadBuildInfo()
+	if info == nil {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return ""
+}

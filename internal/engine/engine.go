@@ -1,0 +1,184 @@
+// Package engine speaks to a Docker Engine through its API
+// (https://docs.docker.com/reference/api/engine/): it inspects, exports, loads
+// and tags images. It holds the knowledge of how engines really behave.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/context/docker"
+	"github.com/docker/cli/cli/context/store"
+	"github.com/moby/moby/client"
+
+	"github.com/dogestry/dogestry/internal/fault"
+)
+
+// Client is a connection to one engine. Its methods are safe for concurrent use.
+type Client struct {
+	api    *client.Client
+	host   string // as the user may have given it
+	layers *layerCache
+	log    *slog.Logger
+}
+
+// Options says which engine is meant.
+type Options struct {
+	// URL of the engine: unix://, tcp://, ssh://. Empty means the one that
+	// `docker` would use.
+	URL string
+	// CacheDir is where the layer lists of images are remembered; empty means nowhere.
+	CacheDir string
+	Log      *slog.Logger
+}
+
+// Connect finds the engine as docker does (DOCKER_HOST, DOCKER_CONTEXT, the
+// current context of docker's configuration, the default socket) and makes sure
+// that it answers. The caller closes the client.
+func Connect(ctx context.Context, o Options) (*Client, error) {
+	endpoint, err := resolve(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	opts, err := clientOptions(endpoint)
+	if err != nil {
+		return nil, fault.Wrap(fault.Usage, err, "cannot use the engine at %s", display(endpoint.Host)).
+			Advise("Set --engine or DOCKER_HOST to unix:///path, tcp://host:port or ssh://user@host.")
+	}
+	api, err := client.New(opts...)
+	if err != nil {
+		return nil, fault.Wrap(fault.Usage, err, "cannot use the engine at %s", display(endpoint.Host)).
+			Advise("Set --engine or DOCKER_HOST to unix:///path, tcp://host:port or ssh://user@host.")
+	}
+	c := &Client{api: api, host: display(endpoint.Host), layers: openLayerCache(o.CacheDir, o.Log), log: o.Log}
+	if _, err := api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+		api.Close()
+		return nil, c.failure(ctx, err, "cannot reach it")
+	}
+	return c, nil
+}
+
+// Close ends the connection.
+func (c *Client) Close() error { return c.api.Close() }
+
+// Host returns the engine's address without credentials.
+func (c *Client) Host() string { return c.host }
+
+// resolve returns the endpoint that docker would use, by its order of precedence.
+func resolve(override string) (docker.Endpoint, error) {
+	direct := func(host string) docker.Endpoint {
+		return docker.Endpoint{EndpointMeta: docker.EndpointMeta{Host: host}}
+	}
+	if override != "" {
+		return direct(override), nil
+	}
+	if host := os.Getenv(client.EnvOverrideHost); host != "" {
+		return direct(host), nil
+	}
+	name := os.Getenv("DOCKER_CONTEXT")
+	if name == "" {
+		file, err := config.Load(config.Dir())
+		if err != nil {
+			return docker.Endpoint{}, fault.Wrap(fault.Other, err, "cannot read docker's configuration")
+		}
+		name = file.CurrentContext
+	}
+	if name == "" || name == "default" {
+		return direct(client.DefaultDockerHost), nil
+	}
+	return fromContext(name)
+}
+
+func fromContext(name string) (docker.Endpoint, error) {
+	contexts := store.New(config.ContextStoreDir(), store.NewConfig(
+		func() any { return &map[string]any{} },
+		store.EndpointTypeGetter(docker.DockerEndpoint, func() any { return &docker.EndpointMeta{} }),
+	))
+	fail := func(err error) (docker.Endpoint, error) {
+		kind := fault.Other
+		if errdefs.IsNotFound(err) {
+			kind = fault.NotFound
+		}
+		return docker.Endpoint{}, fault.Wrap(kind, err, "cannot use the docker context %q", name).
+			Advise("See `docker context ls`, or set --engine URL.")
+	}
+	meta, err := contexts.GetMetadata(name)
+	if err != nil {
+		return fail(err)
+	}
+	endpoint, err := docker.EndpointFromContext(meta)
+	if err != nil {
+		return fail(err)
+	}
+	withTLS, err := docker.WithTLSData(contexts, name, endpoint)
+	if err != nil {
+		return fail(err)
+	}
+	return withTLS, nil
+}
+
+// clientOptions adds the TLS variables of the environment, which docker applies
+// to every endpoint that does not come from a context.
+func clientOptions(endpoint docker.Endpoint) ([]client.Opt, error) {
+	if err := checkURL(endpoint.Host); err != nil {
+		return nil, err
+	}
+	opts, err := endpoint.ClientOpts()
+	if err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(endpoint.Host, "tcp://") && endpoint.TLSData == nil {
+		opts = append(opts, client.WithTLSClientConfigFromEnv())
+	}
+	return opts, nil
+}
+
+// checkURL refuses what cannot be an engine's address, before the client's own
+// parser takes it for something else.
+func checkURL(host string) error {
+	scheme, _, ok := strings.Cut(host, "://")
+	if !ok {
+		return fmt.Errorf("%q is not a URL", host)
+	}
+	switch scheme {
+	case "unix", "tcp", "http", "https", "ssh", "npipe", "fd":
+		return nil
+	default:
+		return fmt.Errorf("%q is not a scheme for engines", scheme)
+	}
+}
+
+// display returns host without the password it may hold.
+func display(host string) string {
+	u, err := url.Parse(host)
+	if err != nil || u.User == nil {
+		return host
+	}
+	return u.Redacted()
+}
+
+// failure says in the user's words why the engine could not do what was asked.
+// It passes the end of ctx on as it is.
+func (c *Client) failure(ctx context.Context, err error, format string, args ...any) error {
+	what := fmt.Sprintf(format, args...)
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", what, ctx.Err())
+	case errors.Is(err, fs.ErrPermission):
+		return fault.Wrap(fault.Refused, err, "no permission to use the Docker Engine at %s", c.host).
+			Advise("Join the group that owns the socket (often `docker`), or run as root.")
+	case client.IsErrConnectionFailed(err):
+		return fault.Wrap(fault.Other, err, "no Docker Engine answers at %s", c.host).
+			Advise("Start it, or say where it is: --engine URL, DOCKER_HOST, or `docker context use NAME`.")
+	default:
+		return fault.Wrap(fault.Other, err, "the engine at %s: %s", c.host, what)
+	}
+}

@@ -1,0 +1,229 @@
+package image
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Kind tells what a document is.
+type Kind int
+
+// The kinds of documents.
+const (
+	UnknownKind  Kind = iota
+	ConfigKind        // OCI image-spec config.md, and Docker's image JSON
+	ManifestKind      // OCI image-spec manifest.md, and Docker's schema 2
+	IndexKind         // OCI image-spec image-index.md, and Docker's manifest list
+)
+
+func (k Kind) String() string {
+	return [...]string{"unknown document", "config", "manifest", "index"}[k]
+}
+
+// MaxLayers bounds the layers of an image. Engines stop at 128 or less.
+const MaxLayers = 1000
+
+// KindOf tells config, manifest and index apart by their top-level keys alone,
+// by the table that docs/format.md freezes: `rootfs` makes a config, `layers`
+// a manifest, `manifests` an index. None of them, more than one, the same key
+// twice, or in other letter case is an error: such a document could mean
+// different images to different readers, engines among them.
+func KindOf(doc []byte) (Kind, error) {
+	keys, err := uniqueKeys(doc, "rootfs", "layers", "manifests")
+	if err != nil {
+		return UnknownKind, err
+	}
+	kind := UnknownKind
+	for key := range keys {
+		k := map[string]Kind{"rootfs": ConfigKind, "layers": ManifestKind, "manifests": IndexKind}[key]
+		if kind != UnknownKind {
+			return UnknownKind, fmt.Errorf("mixture of a %s and a %s", min(kind, k), max(kind, k))
+		}
+		kind = k
+	}
+	if kind == UnknownKind {
+		return UnknownKind, errors.New("neither config, manifest nor index")
+	}
+	return kind, nil
+}
+
+// uniqueKeys returns the values of those of the names that the JSON object doc
+// has as keys. A name that occurs twice or in other letter case is an error:
+// decoders do not agree on which value counts.
+func uniqueKeys(doc []byte, names ...string) (map[string]json.RawMessage, error) {
+	d := json.NewDecoder(bytes.NewReader(doc))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("not a JSON object")
+	}
+	found := map[string]json.RawMessage{}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return nil, fmt.Errorf("not JSON: %w", err)
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, fmt.Errorf("not JSON: %w", err)
+		}
+		key := t.(string) // the decoder lets nothing else be a key
+		for _, name := range names {
+			if !strings.EqualFold(key, name) {
+				continue
+			}
+			if _, twice := found[name]; twice || key != name {
+				return nil, fmt.Errorf("key %q occurs twice or in other letter case", name)
+			}
+			found[name] = value
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, fmt.Errorf("not JSON: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("JSON with something behind it")
+	}
+	return found, nil
+}
+
+// Config is what dogestry needs to know of an image config (OCI image-spec config.md).
+type Config struct {
+	Created  *time.Time
+	Platform Platform
+	DiffIDs  []DiffID // bottom first; the same one may occur again
+	History  []ocispec.History
+	Run      ocispec.ImageConfig // entry point, environment, …
+}
+
+// ParseConfig reads a config of at most MaxLayers layers.
+func ParseConfig(doc []byte) (*Config, error) {
+	kind, err := KindOf(doc)
+	if err != nil {
+		return nil, err
+	}
+	if kind != ConfigKind {
+		return nil, fmt.Errorf("a %s, not a config", kind)
+	}
+	var c struct {
+		Created      *time.Time          `json:"created"`
+		Architecture string              `json:"architecture"`
+		OS           string              `json:"os"`
+		Variant      string              `json:"variant"`
+		OSVersion    string              `json:"os.version"`
+		Config       ocispec.ImageConfig `json:"config"`
+		RootFS       struct {
+			Type    string   `json:"type"`
+			DiffIDs []DiffID `json:"diff_ids"`
+		} `json:"rootfs"`
+		History []ocispec.History `json:"history"`
+	}
+	if err := json.Unmarshal(doc, &c); err != nil {
+		return nil, fmt.Errorf("not an image config: %w", err)
+	}
+	top, err := uniqueKeys(doc, "rootfs", "os", "architecture", "variant")
+	if err == nil {
+		_, err = uniqueKeys(top["rootfs"], "type", "diff_ids")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("not an image config: %w", err)
+	}
+	if c.RootFS.Type != "layers" {
+		return nil, fmt.Errorf("rootfs is of type %q, not \"layers\"", clip(c.RootFS.Type))
+	}
+	if len(c.RootFS.DiffIDs) > MaxLayers {
+		return nil, fmt.Errorf("config names %d layers, more than %d", len(c.RootFS.DiffIDs), MaxLayers)
+	}
+	return &Config{
+		Created:  c.Created,
+		Platform: Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant, OSVersion: c.OSVersion},
+		DiffIDs:  c.RootFS.DiffIDs,
+		History:  c.History,
+		Run:      c.Config,
+	}, nil
+}
+
+// Platform is what an image runs on (OCI image-spec image-index.md, "platform").
+type Platform struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+	Variant      string `json:"variant,omitempty"`
+	OSVersion    string `json:"os.version,omitempty"`
+}
+
+// String returns "os/architecture" or "os/architecture/variant".
+func (p Platform) String() string {
+	s := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		s += "/" + p.Variant
+	}
+	return s
+}
+
+// Descriptor is a digest and its size in bytes. Of a layer: of the decoded tar.
+type Descriptor struct {
+	Digest Digest `json:"digest"`
+	Size   int64  `json:"size"`
+}
+
+// SynthesizeManifest returns the manifest of an image of which only the config
+// is known, by the rules that docs/format.md freezes: an OCI manifest without
+// white space, plain-tar layers, keys in the order of the specification. Equal
+// input gives equal bytes on every machine, hence the same digest.
+func SynthesizeManifest(config []byte, layers []Descriptor) []byte {
+	b := []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","config":`)
+	b = appendDescriptor(b, ocispec.MediaTypeImageConfig, Descriptor{DigestOf(config), int64(len(config))})
+	b = append(b, `,"layers":[`...)
+	for i, l := range layers {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendDescriptor(b, ocispec.MediaTypeImageLayer, l)
+	}
+	return append(b, `]}`...)
+}
+
+func appendDescriptor(b []byte, mediaType string, d Descriptor) []byte {
+	return fmt.Appendf(b, `{"mediaType":"%s","digest":"%s","size":%d}`, mediaType, d.Digest, d.Size)
+}
+
+// Manifest is what dogestry needs to know of an image manifest.
+type Manifest struct {
+	Config Descriptor
+	Layers []Descriptor // bottom first
+}
+
+// ParseManifest reads a manifest of at most MaxLayers layers.
+func ParseManifest(doc []byte) (*Manifest, error) {
+	kind, err := KindOf(doc)
+	if err == nil {
+		_, err = uniqueKeys(doc, "config")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if kind != ManifestKind {
+		return nil, fmt.Errorf("a %s, not a manifest", kind)
+	}
+	var m struct {
+		Config Descriptor   `json:"config"`
+		Layers []Descriptor `json:"layers"`
+	}
+	if err := json.Unmarshal(doc, &m); err != nil {
+		return nil, fmt.Errorf("not an image manifest: %w", err)
+	}
+	if len(m.Layers) > MaxLayers {
+		return nil, fmt.Errorf("manifest names %d layers, more than %d", len(m.Layers), MaxLayers)
+	}
+	for _, d := range append(m.Layers, m.Config) {
+		if d.Size < 0 || d.Digest.IsZero() {
+			return nil, fmt.Errorf("manifest has a descriptor without digest or size")
+		}
+	}
+	return &Manifest{Config: m.Config, Layers: m.Layers}, nil
+}

@@ -1,0 +1,106 @@
+// Package repo is a remote on a Store: the portable repository format of
+// docs/format.md. Files are written before the json that tells of them, layers
+// before documents, documents before tags, so that whatever dies in between, a
+// tag never reaches an incomplete image.
+package repo
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/storage"
+)
+
+// lookups bounds how many entries are asked about at once.
+const lookups = 16
+
+// Options of a repository.
+type Options struct {
+	Name  string      // the remote as the user named it, for messages
+	Codec codec.Codec // how new layers are stored
+	Log   *slog.Logger
+}
+
+// Repo is a repository on a store. It is safe for concurrent use.
+type Repo struct {
+	store storage.Store
+	name  string
+	codec codec.Codec
+	log   *slog.Logger
+}
+
+var _ remote.Remote = (*Repo)(nil)
+
+// Open returns the repository on store, which may be empty: then the first tag
+// makes it one. A newer major version of the format is refused.
+func Open(ctx context.Context, store storage.Store, o Options) (*Repo, error) {
+	r := &Repo{store: store, name: o.Name, codec: o.Codec, log: o.Log}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	marker, err := r.small(ctx, rootMarker)
+	if errors.Is(err, storage.ErrNotFound) {
+		return r, nil
+	}
+	if err != nil {
+		return nil, r.failure(err, "cannot read %s", o.Name)
+	}
+	version := strings.TrimSpace(string(marker))
+	major, _, _ := strings.Cut(version, ".")
+	if n, err := strconv.Atoi(major); err != nil || n > formatMajor {
+		return nil, fault.New(fault.Refused, "%s has the format version %.20q; this dogestry knows %s", o.Name, version, formatVersion).
+			Advise("Use a newer dogestry. If this is no dogestry remote, choose another directory.")
+	}
+	return r, nil
+}
+
+// maxSmall bounds tags, markers, pointers and metadata, in bytes.
+const maxSmall = 64 << 10
+
+// small reads an object of a few bytes.
+func (r *Repo) small(ctx context.Context, key string) ([]byte, error) {
+	return r.read(ctx, key, maxSmall)
+}
+
+func (r *Repo) read(ctx context.Context, key string, most int64) ([]byte, error) {
+	body, err := r.store.Get(ctx, key, 0, most+1)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	b, err := io.ReadAll(io.LimitReader(body, most+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > most {
+		return nil, fault.New(fault.Damaged, "%s in %s is larger than %d bytes", key, r.name, most)
+	}
+	return b, nil
+}
+
+// failure turns a store's error into a fault that names the remote. Faults and
+// the end of a context pass as they are.
+func (r *Repo) failure(err error, format string, args ...any) error {
+	var known *fault.Error
+	switch {
+	case err == nil, errors.As(err, &known), fault.Interrupted(err):
+		return err
+	case errors.Is(err, storage.ErrPermission):
+		return fault.Wrap(fault.Refused, err, format, args...).
+			Advise("dogestry needs to read %s, and to push also to write there.", r.name)
+	case errors.Is(err, storage.ErrNoSpace):
+		return fault.Wrap(fault.Other, err, format, args...).
+			Advise("Make room in %s and run the same command again: what is stored stays.", r.name)
+	case errors.Is(err, storage.ErrNotFound):
+		return fault.Wrap(fault.NotFound, err, format, args...)
+	default:
+		return fault.Wrap(fault.Other, err, format, args...)
+	}
+}

@@ -1,0 +1,18 @@
+//go:build darwin || freebsd || netbsd
+
+package file
+
+import (
+	"io/fs"
+	"syscall"
+	"time"
+)
+
+// changeTime returns when the file was last written, renamed or given other
+// rights. Nothing can set it back. Zero where it is not known.
+func changeTime(fi fs.FileInfo) time.Time {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return time.Unix(st.Ctimespec.Unix())
+	}
+	return time.Time{}
+}

@@ -1,0 +1,18 @@
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
+
+package file
+
+import (
+	"errors"
+	"os"
+)
+
+// tryLock cannot lock here: temporary files are left over when they are old.
+func tryLock(*os.File) lockResult { return lockUnsupported }
+
+// removeDirectory removes nothing here: package os could take an object that
+// just came into being for the directory. Empty directories stay.
+func removeDirectory(*os.Root, string) error { return errors.ErrUnsupported }
+
+// syncNames does nothing: directories cannot be synced here, the file system's journal keeps the order.
+func syncNames(*os.File) error { return nil }

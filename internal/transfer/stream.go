@@ -1,0 +1,122 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+)
+
+// A stream carries one layer from the goroutine that reads it to the one that
+// writes it, so that both sides work at once. It holds at most streamChunks
+// chunks of chunkSize bytes, made when they are needed.
+type stream struct {
+	full   chan []byte
+	free   chan []byte
+	gone   chan struct{} // closed when the reader goes away
+	once   sync.Once
+	err    error  // why no more comes; set before full is closed
+	chunk  []byte // the reader's current chunk, and
+	rest   []byte // what is left of it
+	onGone func() // may be nil
+}
+
+const (
+	chunkSize    = 1 << 20
+	streamChunks = 8
+)
+
+var errReaderGone = errors.New("the reader has closed the stream")
+
+func newStream() *stream {
+	s := &stream{
+		full: make(chan []byte, streamChunks),
+		free: make(chan []byte, streamChunks),
+		gone: make(chan struct{}),
+	}
+	for range streamChunks {
+		s.free <- nil
+	}
+	return s
+}
+
+// fill passes all of r on, then its error; it is called once. It returns nil
+// when r ended well and everything is on its way, else r's error, ctx's, or
+// errReaderGone.
+func (s *stream) fill(ctx context.Context, r io.Reader, progress func(int)) (err error) {
+	defer func() {
+		s.err = err
+		close(s.full)
+	}()
+	for {
+		var b []byte
+		select {
+		case b = <-s.free:
+		case <-s.gone:
+			return errReaderGone
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if b == nil {
+			b = make([]byte, chunkSize)
+		}
+		n, err := io.ReadFull(r, b[:chunkSize])
+		if n > 0 {
+			progress(n)
+			s.full <- b[:n] // never blocks: there are no more chunks than places
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return endOf(r, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// endOf tells the end that ReadFull makes up for a short chunk from an
+// unexpected end that r itself reports: a reader at its end says so again.
+func endOf(r io.Reader, err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
+		if err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	return nil
+}
+
+// Read returns what fill has read, then io.EOF or fill's error.
+func (s *stream) Read(p []byte) (int, error) {
+	for len(s.rest) == 0 {
+		if s.chunk != nil {
+			s.free <- s.chunk
+			s.chunk = nil
+		}
+		b, ok := <-s.full
+		if !ok {
+			if s.err != nil {
+				return 0, s.err
+			}
+			return 0, io.EOF
+		}
+		s.chunk, s.rest = b, b
+	}
+	n := copy(p, s.rest)
+	s.rest = s.rest[n:]
+	return n, nil
+}
+
+// Close tells fill that nobody reads any more. It may be called again.
+func (s *stream) Close() error {
+	s.once.Do(func() {
+		close(s.gone)
+		if s.onGone != nil {
+			s.onGone()
+		}
+	})
+	return nil
+}
