@@ -29,11 +29,11 @@ func (a *app) inspectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			display := a.progress()
-			defer display.Close()
+			display, hide := a.show()
+			defer hide()
 			display.Status("reading " + args[0])
 			details, err := catalog.New(from).Inspect(c.Context(), ref)
-			display.Close()
+			hide()
 			if err != nil {
 				return err
 			}

@@ -39,11 +39,11 @@ func (a *app) list(c *cobra.Command, name, repository string) error {
 	if err != nil {
 		return err
 	}
-	display := a.progress()
-	defer display.Close()
+	display, hide := a.show()
+	defer hide()
 	display.Status("reading " + name)
 	rows, err := catalog.New(from).List(c.Context(), repository)
-	display.Close()
+	hide()
 	if err != nil {
 		return err
 	}
@@ -58,11 +58,11 @@ func (a *app) list(c *cobra.Command, name, repository string) error {
 		}
 	}
 	if a.json {
-		if damaged == 0 {
-			a.printJSON(map[string]any{"remote": name, "images": rows})
-			return nil
-		}
-		a.printJSON(map[string]any{"remote": name, "images": rows, "damaged": damaged})
+		a.printJSON(struct {
+			Remote  string          `json:"remote"`
+			Images  []catalog.Image `json:"images"`
+			Damaged int             `json:"damaged"`
+		}{name, rows, damaged})
 	} else {
 		printList(a.out, rows)
 		for _, r := range rows {

@@ -82,6 +82,8 @@ func signals(parent context.Context) (ctx context.Context, caught func() os.Sign
 type app struct {
 	out, errOut io.Writer
 
+	display atomic.Pointer[progress.Display] // nil while none is open
+
 	json   bool
 	quiet  bool
 	debug  bool
@@ -170,12 +172,31 @@ func (a *app) log() *slog.Logger {
 	if !a.debug {
 		return slog.New(slog.DiscardHandler)
 	}
-	return slog.New(slog.NewTextHandler(a.errOut, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return slog.New(slog.NewTextHandler(logWriter{a}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// progress returns the display for a command that moves images. The caller closes it.
-func (a *app) progress() *progress.Display {
-	return progress.New(a.errOut, progress.Options{Quiet: a.quiet})
+// logWriter writes log lines to stderr, by way of the display while there is one.
+type logWriter struct{ a *app }
+
+func (w logWriter) Write(line []byte) (int, error) {
+	if d := w.a.display.Load(); d != nil {
+		d.Note(strings.TrimSuffix(string(line), "\n"))
+		return len(line), nil
+	}
+	return w.a.errOut.Write(line)
+}
+
+// show opens the display for a command that takes time. Nothing else may write
+// to stderr until hide, which may be called again.
+func (a *app) show() (d *progress.Display, hide func()) {
+	d = progress.New(a.errOut, progress.Options{Quiet: a.quiet})
+	if !a.quiet {
+		a.display.Store(d)
+	}
+	return d, func() {
+		a.display.Store(nil)
+		d.Close()
+	}
 }
 
 // printable keeps control characters in names and errors, which others wrote,

@@ -26,11 +26,11 @@ func (a *app) printResults(o outcome) error {
 		if o.err != nil {
 			return o.err // the one JSON document is then the error
 		}
-		a.printJSON(map[string]any{
-			"remote":  o.remote,
-			"images":  o.results,
-			"seconds": o.took.Seconds(),
-		})
+		a.printJSON(struct {
+			Remote  string            `json:"remote"`
+			Images  []transfer.Result `json:"images"`
+			Seconds float64           `json:"seconds"`
+		}{o.remote, o.results, o.took.Seconds()})
 		return nil
 	}
 	for _, r := range o.results {

@@ -47,12 +47,12 @@ func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, o
 		return err
 	}
 	defer to.Close()
-	display := a.progress()
-	defer display.Close()
+	display, hide := a.show()
+	defer hide()
 	o.Progress, o.Log = display, a.log()
 	start := time.Now()
 	results, err := transfer.Pull(ctx, from, to, images, o)
-	display.Close()
+	hide()
 	return a.printResults(outcome{verb: "pull", past: "pulled", remote: name, results: results, took: time.Since(start), err: err})
 }
 

@@ -58,12 +58,12 @@ func (a *app) push(c *cobra.Command, name string, images []transfer.PushImage, m
 	if err != nil {
 		return err
 	}
-	display := a.progress()
-	defer display.Close()
+	display, hide := a.show()
+	defer hide()
 	o.Progress, o.Log = display, a.log()
 	start := time.Now()
 	results, err := transfer.Push(ctx, from, to, images, o)
-	display.Close()
+	hide()
 	return a.printResults(outcome{verb: "push", past: "pushed", remote: name, results: results, took: time.Since(start), err: err})
 }
 

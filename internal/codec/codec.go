@@ -75,7 +75,7 @@ func (c Codec) Encode(src io.Reader) io.ReadCloser { return codecs[c].encode(src
 // ErrDamaged; an error of src comes out unchanged. Without checksums in the
 // stream damage can go unnoticed: the caller verifies the digest.
 //
-// Goroutines and Close are as for Encode. At most 16 MiB are held for lz4, and
+// Goroutines and Close are as for Encode. At most 17 MiB are held for lz4, and
 // for zstd the window that the stream asks for, 128 MiB or less, and 8 MiB.
 func (c Codec) Decode(src io.Reader) io.ReadCloser { return codecs[c].decode(src) }
 

@@ -117,8 +117,6 @@ func TestOneProcessor(t *testing.T) {
 
 // chunks hands out b in pieces of drawn sizes, sometimes none, and the end
 // sometimes together with the last bytes.
-func newRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
-
 type chunks struct {
 	b     []byte
 	r     *rand.Rand
@@ -209,12 +207,16 @@ func TestSourceFailsWithBytes(t *testing.T) {
 	})
 }
 
-// endless never ends, and counts.
-type endless struct{ read int }
+// endless gives the same bytes again and again, and counts.
+type endless struct {
+	b    []byte
+	read int
+}
 
 func (e *endless) Read(p []byte) (int, error) {
-	e.read += len(p)
-	return copy(p, bytes.Repeat([]byte("endless "), len(p)/8+1)), nil
+	n := copy(p, e.b[e.read%len(e.b):])
+	e.read += n
+	return n, nil
 }
 
 func TestCloseEarly(t *testing.T) {
@@ -224,7 +226,7 @@ func TestCloseEarly(t *testing.T) {
 	}
 	each(t, all, func(t *testing.T, c Codec) {
 		for _, n := range []int{0, 1, blockSize / 2, 4 * blockSize} {
-			src := &endless{}
+			src := &endless{b: sample(blockSize + 1)}
 			for what, open := range map[string]func() io.ReadCloser{
 				"encode": func() io.ReadCloser { return c.Encode(src) },
 				"decode": func() io.ReadCloser { return c.Decode(bytes.NewReader(whole[c])) },

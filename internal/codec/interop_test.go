@@ -27,7 +27,7 @@ func command(t *testing.T, b []byte, line string) []byte {
 	return out.Bytes()
 }
 
-var interopSizes = []int{0, 1, 70000, 4 << 20, 9<<20 + 5}
+var interopSizes = []int{0, 1, 70000, 4<<20 + 5}
 
 // TestCommandsReadOurs is the promise that a person gets an image out by hand.
 func TestCommandsReadOurs(t *testing.T) {
@@ -43,20 +43,18 @@ func TestCommandsReadOurs(t *testing.T) {
 
 func TestWeReadTheirs(t *testing.T) {
 	for line, c := range map[string]Codec{
-		"lz4 -c":                           LZ4,
-		"lz4 -9c":                          LZ4,
-		"lz4 -c -B4 -BD":                   LZ4, // 64 KiB blocks that refer to those before
-		"lz4 -c -B7 -BD":                   LZ4,
-		"lz4 -c -B5 -BX":                   LZ4, // checksums of blocks
-		"lz4 -c -B6 --no-frame-crc":        LZ4,
-		"lz4 -c --content-size":            LZ4,
-		"lz4 -12c -B7":                     LZ4,
-		"zstd -c":                          Zstd,
-		"zstd -19c":                        Zstd,
-		"zstd --fast=5 -c":                 Zstd,
-		"zstd -c --no-check":               Zstd,
-		"zstd -c --long=27":                Zstd,
-		"zstd -c -T2 --ultra -20": Zstd,
+		"lz4 -c":                    LZ4,
+		"lz4 -9c":                   LZ4,
+		"lz4 -c -B4 -BD":            LZ4, // 64 KiB blocks that refer to those before
+		"lz4 -c -B7 -BD":            LZ4,
+		"lz4 -c -B5 -BX":            LZ4, // checksums of blocks
+		"lz4 -c -B6 --no-frame-crc": LZ4,
+		"lz4 -c --content-size":     LZ4,
+		"zstd -c":                   Zstd,
+		"zstd --fast=5 -c":          Zstd,
+		"zstd -c --no-check":        Zstd,
+		"zstd -c --long=27":         Zstd,
+		"zstd -c -T2 -19":           Zstd,
 	} {
 		for _, n := range interopSizes {
 			want := sample(n)

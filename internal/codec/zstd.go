@@ -10,15 +10,15 @@ import (
 
 const (
 	// zstdWindow is how far back an encoded stream refers, in bytes. The encoder
-	// holds some ten times as much for each core.
-	zstdWindow = 512 << 10
+	// holds some twenty times as much for each core; 4 MiB would give 1.5 % less.
+	zstdWindow = 256 << 10
 
 	// zstdMostWindow is the largest that is accepted, in bytes: what the zstd
 	// command accepts unless it is told otherwise.
 	zstdMostWindow = 128 << 20
 
-	// zstdWorkers bounds the cores of one stream.
-	zstdWorkers = 4
+	// zstdWorkers bounds the cores of one stream, and so its memory.
+	zstdWorkers = 3
 )
 
 // encodeZstd writes one frame, with a checksum, so that a torn file shows even

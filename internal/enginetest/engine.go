@@ -116,6 +116,13 @@ func (e *Engine) Version(ctx context.Context) (string, error) {
 	return e.version, nil
 }
 
+// ContainerdStore reports whether the engine keeps images in containerd: the ID of an image is then the digest of its
+// manifest, not of its config.
+func (e *Engine) ContainerdStore(ctx context.Context) (bool, error) {
+	out, err := e.Docker(ctx, nil, "info", "--format", "{{.DriverStatus}}")
+	return bytes.Contains(out, []byte("io.containerd.snapshotter")), err
+}
+
 // ImageID is the ID that the engine shows for ref, "sha256:…"; ok is false when it has no such image.
 func (e *Engine) ImageID(ctx context.Context, ref string) (id string, ok bool, err error) {
 	out, err := e.Docker(ctx, nil, "image", "inspect", "--format", "{{.Id}}", ref)

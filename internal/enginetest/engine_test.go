@@ -23,14 +23,25 @@ func TestHelloRuns(t *testing.T) {
 // gives it the ID that was predicted, and gives its layers back byte for byte.
 func TestTroubleImagesRoundTrip(t *testing.T) {
 	e := For(t)
+	containerd, err := e.ContainerdStore(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tr := range Trouble() {
 		t.Run(tr.Name, func(t *testing.T) {
 			ctx := t.Context()
 			if err := e.LoadImage(ctx, tr.Image); err != nil {
 				t.Fatal(err)
 			}
+			if containerd { // IDs of its own, and no layer is put together again
+				tr.NotSaved = ""
+				if len(tr.Tags()) == 0 {
+					return
+				}
+			}
 			for _, ref := range append(tr.Tags(), tr.Ref) {
-				if id, ok, err := e.ImageID(ctx, ref); id != tr.ID() || !ok || err != nil {
+				id, ok, err := e.ImageID(ctx, ref)
+				if !ok || err != nil || (id != tr.ID() && !containerd) {
 					t.Errorf("%s is %q (%v), want %s", ref, id, err, tr.ID())
 				}
 			}
@@ -56,12 +67,8 @@ func TestTroubleImagesRoundTrip(t *testing.T) {
 
 func TestOldSparseIsRefused(t *testing.T) {
 	e := For(t)
-	version, err := e.Version(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = e.LoadImage(t.Context(), OldSparse())
-	if strings.HasPrefix(version, "20.10.") && (err == nil || !strings.Contains(err.Error(), "unhandled tar header type 83")) {
-		t.Errorf("engine %s loads it with error %v: if it can now, it belongs to Trouble", version, err)
+	err := e.LoadImage(t.Context(), OldSparse())
+	if err == nil || !strings.Contains(err.Error(), "unhandled tar header type 83") {
+		t.Errorf("loaded with error %v: if the engine can load it now, it belongs to Trouble", err)
 	}
 }

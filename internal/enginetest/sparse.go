@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// OldSparse is an image with a sparse file in the old GNU format. Docker 20.10 refuses to load it ("unhandled tar header type
-// 83"), so it is not in [Trouble]; as bytes that a registry or a remote holds it is as good as any.
+// OldSparse is an image with a sparse file in the old GNU format. No engine from 20.10 to 29 loads it ("unhandled tar header
+// type 83"), so it is not in [Trouble]; as bytes that a registry or a remote holds it is as good as any.
 func OldSparse() *Image { return NewImage().Tag(Repository + "/old-sparse:1").Layer(sparseGNU("hole")) }
 
 // A sparse file of sparseSize bytes with one piece of data, a block long, at sparseAt.

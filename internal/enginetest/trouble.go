@@ -15,14 +15,15 @@ const registryRef = "localhost:5000/team/app:1"
 // TroubleImage is an image that is legal, and that careless code breaks.
 type TroubleImage struct {
 	Name string // of the trouble, for a subtest
-	Ref  string // one of its names; the ID where it has none
+	Ref  string // one of its names; the ID, as classic stores have it, where it has none
 	*Image
 	// NotSaved says why engines with classic stores cannot export the image again: part of the error that they give. It
 	// is "" for an image that they can.
 	NotSaved string
 }
 
-// Trouble makes the trouble images. All can be loaded by Docker 20.10, running as root; [OldSparse] is the one that cannot.
+// Trouble makes the trouble images. All can be loaded by the engines from 20.10 to 29, running as root; [OldSparse]
+// is the one that cannot.
 // A link to a lower layer's file, and one name twice in a layer, are not among them: no builder writes such layers.
 func Trouble() []TroubleImage {
 	list := []TroubleImage{

@@ -30,23 +30,31 @@ func (k Kind) String() string {
 // MaxLayers bounds the layers of an image. Engines stop at 128 or less.
 const MaxLayers = 1000
 
+// maxHistory bounds the entries of a config's history: layers and what made none.
+const maxHistory = 10 * MaxLayers
+
 // KindOf tells config, manifest and index apart by their top-level keys alone,
 // by the table that docs/format.md freezes: `rootfs` makes a config, `layers`
 // a manifest, `manifests` an index. None of them, more than one, the same key
-// twice, or in other letter case is an error: such a document could mean
-// different images to different readers, engines among them.
+// twice, or one in other case (some readers do not mind case) is an error: a
+// mixture could mean different images to different readers.
 func KindOf(doc []byte) (Kind, error) {
-	keys, err := uniqueKeys(doc, "rootfs", "layers", "manifests")
-	if err != nil {
-		return UnknownKind, err
-	}
 	kind := UnknownKind
-	for key := range keys {
-		k := map[string]Kind{"rootfs": ConfigKind, "layers": ManifestKind, "manifests": IndexKind}[key]
-		if kind != UnknownKind {
-			return UnknownKind, fmt.Errorf("mixture of a %s and a %s", min(kind, k), max(kind, k))
+	err := eachKey(doc, func(key string) error {
+		k, err := kindOfKey(key)
+		switch {
+		case err != nil:
+			return err
+		case k == UnknownKind:
+			return nil
+		case kind != UnknownKind:
+			return fmt.Errorf("mixture of a %s and a %s", kind, k)
 		}
 		kind = k
+		return nil
+	})
+	if err != nil {
+		return UnknownKind, err
 	}
 	if kind == UnknownKind {
 		return UnknownKind, errors.New("neither config, manifest nor index")
@@ -54,42 +62,97 @@ func KindOf(doc []byte) (Kind, error) {
 	return kind, nil
 }
 
-// uniqueKeys returns the values of those of the names that the JSON object doc
-// has as keys. A name that occurs twice or in other letter case is an error:
-// decoders do not agree on which value counts.
-func uniqueKeys(doc []byte, names ...string) (map[string]json.RawMessage, error) {
+func kindOfKey(key string) (Kind, error) {
+	for name, kind := range map[string]Kind{"rootfs": ConfigKind, "layers": ManifestKind, "manifests": IndexKind} {
+		if key == name {
+			return kind, nil
+		}
+		if strings.EqualFold(key, name) {
+			return UnknownKind, fmt.Errorf("key %q: %w", key, errCase)
+		}
+	}
+	return UnknownKind, nil
+}
+
+var errCase = errors.New("it is told from another by case alone")
+
+// eachKey calls f with every key of a JSON object, in order, and fails where doc
+// is anything but one.
+func eachKey(doc []byte, f func(key string) error) error {
 	d := json.NewDecoder(bytes.NewReader(doc))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.New("not a JSON object")
+		return errors.New("not a JSON object")
 	}
-	found := map[string]json.RawMessage{}
 	for d.More() {
-		t, err := d.Token()
+		key, err := d.Token()
 		if err != nil {
-			return nil, fmt.Errorf("not JSON: %w", err)
+			return fmt.Errorf("not JSON: %w", err)
 		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return nil, fmt.Errorf("not JSON: %w", err)
+		var skip json.RawMessage
+		if err := d.Decode(&skip); err != nil {
+			return fmt.Errorf("not JSON: %w", err)
 		}
-		key := t.(string) // the decoder lets nothing else be a key
-		for _, name := range names {
-			if !strings.EqualFold(key, name) {
-				continue
-			}
-			if _, twice := found[name]; twice || key != name {
-				return nil, fmt.Errorf("key %q occurs twice or in other letter case", name)
-			}
-			found[name] = value
+		if err := f(key.(string)); err != nil {
+			return err
 		}
 	}
 	if _, err := d.Token(); err != nil {
-		return nil, fmt.Errorf("not JSON: %w", err)
+		return fmt.Errorf("not JSON: %w", err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("JSON with something behind it")
+		return errors.New("JSON with something behind it")
 	}
-	return found, nil
+	return nil
+}
+
+// decodeObject is json.Unmarshal for an object whose keys names must be there
+// once at most, and not in other case: readers differ in which one they take.
+func decodeObject(doc []byte, v any, names ...string) error {
+	seen := map[string]bool{}
+	err := eachKey(doc, func(key string) error {
+		for _, name := range names {
+			if key != name && strings.EqualFold(key, name) {
+				return fmt.Errorf("key %q: %w", key, errCase)
+			}
+		}
+		if seen[key] && slices.Contains(names, key) {
+			return fmt.Errorf("key %q is there twice", key)
+		}
+		seen[key] = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(doc, v)
+}
+
+// decodeList decodes an array of at most most elements (none for null, and for
+// no bytes at all), without first making room for all that a hostile one has.
+func decodeList[T any](doc json.RawMessage, most int, what string, decode func(json.RawMessage, *T) error) ([]T, error) {
+	if len(doc) == 0 || string(doc) == "null" {
+		return nil, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(doc))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return nil, fmt.Errorf("%s is not a list", what)
+	}
+	var list []T
+	for d.More() {
+		if len(list) == most {
+			return nil, fmt.Errorf("%s has more than %d elements", what, most)
+		}
+		var element json.RawMessage
+		if err := d.Decode(&element); err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+		var v T
+		if err := decode(element, &v); err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+		list = append(list, v)
+	}
+	return list, nil
 }
 
 // Config is what dogestry needs to know of an image config (OCI image-spec config.md).
@@ -117,35 +180,52 @@ func ParseConfig(doc []byte) (*Config, error) {
 		Variant      string              `json:"variant"`
 		OSVersion    string              `json:"os.version"`
 		Config       ocispec.ImageConfig `json:"config"`
-		RootFS       struct {
-			Type    string   `json:"type"`
-			DiffIDs []DiffID `json:"diff_ids"`
-		} `json:"rootfs"`
-		History []ocispec.History `json:"history"`
+		RootFS       json.RawMessage     `json:"rootfs"`
+		History      json.RawMessage     `json:"history"`
 	}
-	if err := json.Unmarshal(doc, &c); err != nil {
-		return nil, fmt.Errorf("not an image config: %w", err)
-	}
-	top, err := uniqueKeys(doc, "rootfs", "os", "architecture", "variant")
-	if err == nil {
-		_, err = uniqueKeys(top["rootfs"], "type", "diff_ids")
-	}
+	err = decodeObject(doc, &c, "created", "architecture", "os", "variant", "os.version", "config", "rootfs", "history")
 	if err != nil {
 		return nil, fmt.Errorf("not an image config: %w", err)
 	}
-	if c.RootFS.Type != "layers" {
-		return nil, fmt.Errorf("rootfs is of type %q, not \"layers\"", clip(c.RootFS.Type))
+	diffIDs, err := parseRootFS(c.RootFS)
+	if err != nil {
+		return nil, fmt.Errorf("not an image config: %w", err)
 	}
-	if len(c.RootFS.DiffIDs) > MaxLayers {
-		return nil, fmt.Errorf("config names %d layers, more than %d", len(c.RootFS.DiffIDs), MaxLayers)
+	history, err := decodeList(c.History, maxHistory, "history", func(doc json.RawMessage, h *ocispec.History) error {
+		return json.Unmarshal(doc, h)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("not an image config: %w", err)
 	}
 	return &Config{
 		Created:  c.Created,
 		Platform: Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant, OSVersion: c.OSVersion},
-		DiffIDs:  c.RootFS.DiffIDs,
-		History:  c.History,
+		DiffIDs:  diffIDs,
+		History:  history,
 		Run:      c.Config,
 	}, nil
+}
+
+func parseRootFS(doc json.RawMessage) ([]DiffID, error) {
+	var r struct {
+		Type    string          `json:"type"`
+		DiffIDs json.RawMessage `json:"diff_ids"`
+	}
+	if err := decodeObject(doc, &r, "type", "diff_ids"); err != nil {
+		return nil, fmt.Errorf("rootfs: %w", err)
+	}
+	if r.Type != "layers" {
+		return nil, fmt.Errorf("rootfs is of type %q, not \"layers\"", clip(r.Type))
+	}
+	return decodeList(r.DiffIDs, MaxLayers, "diff_ids", func(doc json.RawMessage, d *DiffID) error {
+		if err := json.Unmarshal(doc, d); err != nil {
+			return err
+		}
+		if d.IsZero() { // null, too
+			return errors.New("no digest")
+		}
+		return nil
+	})
 }
 
 // Platform is what an image runs on (OCI image-spec image-index.md, "platform").
@@ -211,19 +291,33 @@ func ParseManifest(doc []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("a %s, not a manifest", kind)
 	}
 	var m struct {
-		Config Descriptor   `json:"config"`
-		Layers []Descriptor `json:"layers"`
+		Config json.RawMessage `json:"config"`
+		Layers json.RawMessage `json:"layers"`
 	}
-	if err := json.Unmarshal(doc, &m); err != nil {
+	if err := decodeObject(doc, &m, "config", "layers"); err != nil {
 		return nil, fmt.Errorf("not an image manifest: %w", err)
 	}
-	if len(m.Layers) > MaxLayers {
-		return nil, fmt.Errorf("manifest names %d layers, more than %d", len(m.Layers), MaxLayers)
+	var parsed Manifest
+	if err := parseDescriptor(m.Config, &parsed.Config); err != nil {
+		return nil, fmt.Errorf("not an image manifest: config: %w", err)
 	}
-	for _, d := range append(m.Layers, m.Config) {
-		if d.Size < 0 || d.Digest.IsZero() {
-			return nil, fmt.Errorf("manifest has a descriptor without digest or size")
-		}
+	if parsed.Layers, err = decodeList(m.Layers, MaxLayers, "layers", parseDescriptor); err != nil {
+		return nil, fmt.Errorf("not an image manifest: %w", err)
 	}
-	return &Manifest{Config: m.Config, Layers: m.Layers}, nil
+	return &parsed, nil
+}
+
+func parseDescriptor(doc json.RawMessage, into *Descriptor) error {
+	var d struct {
+		Digest Digest `json:"digest"`
+		Size   *int64 `json:"size"`
+	}
+	if err := decodeObject(doc, &d, "digest", "size"); err != nil {
+		return fmt.Errorf("descriptor: %w", err)
+	}
+	if d.Digest.IsZero() || d.Size == nil || *d.Size < 0 {
+		return errors.New("descriptor without digest or size")
+	}
+	*into = Descriptor{Digest: d.Digest, Size: *d.Size}
+	return nil
 }

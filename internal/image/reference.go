@@ -2,7 +2,6 @@ package image
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -21,14 +20,14 @@ type Reference struct {
 // "repository:tag@sha256:…" by docker's rules (github.com/distribution/reference).
 // Without a tag and a digest the tag is "latest". An image ID is no reference.
 func ParseReference(s string) (Reference, error) {
+	if _, err := ParseHex(strings.TrimPrefix(s, algorithm)); err == nil { // also a tag of a repository "sha256"
+		return Reference{}, fmt.Errorf("%q is an image ID: it names no repository", clip(s))
+	}
 	named, err := reference.ParseNormalizedNamed(s)
 	if err != nil {
-		if strings.HasPrefix(s, algorithm) || errors.Is(err, reference.ErrNameNotCanonical) || isHex64(s) {
-			return Reference{}, fmt.Errorf("%q is an image ID: it names no repository", clip(s))
-		}
 		return Reference{}, fmt.Errorf("%q is not an image name: %w", clip(s), err)
 	}
-	ref := Reference{Repository: reference.FamiliarName(named)}
+	ref := Reference{Repository: familiar(named)}
 	if tagged, ok := named.(reference.Tagged); ok {
 		ref.Tag = tagged.Tag()
 	}
@@ -52,7 +51,17 @@ func ParseRepository(s string) (string, error) {
 	if !reference.IsNameOnly(named) {
 		return "", fmt.Errorf("%q is not a repository: it has a tag or digest", clip(s))
 	}
-	return reference.FamiliarName(named), nil
+	return familiar(named), nil
+}
+
+// familiar returns the short name that docker shows, where it has one that means
+// the same: without its host, docker.io/localhost/x would be another repository.
+func familiar(named reference.Named) string {
+	short := reference.FamiliarName(named)
+	if again, err := reference.ParseNormalizedNamed(short); err != nil || again.Name() != named.Name() {
+		return named.Name()
+	}
+	return short
 }
 
 // String returns the reference in the form it was parsed from.
@@ -77,9 +86,4 @@ func (r Reference) Compare(o Reference) int {
 		cmp.Compare(r.Tag, o.Tag),
 		cmp.Compare(r.Digest.Hex(), o.Digest.Hex()),
 	)
-}
-
-func isHex64(s string) bool {
-	_, err := ParseHex(s)
-	return err == nil
 }

@@ -60,13 +60,13 @@ func (s *stream) fill(ctx context.Context, r io.Reader, progress func(int)) (err
 		if b == nil {
 			b = make([]byte, chunkSize)
 		}
-		n, err := io.ReadFull(r, b[:chunkSize])
+		n, err := readFull(r, b[:chunkSize])
 		if n > 0 {
 			progress(n)
 			s.full <- b[:n] // never blocks: there are no more chunks than places
 		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return endOf(r, err)
+		if err == io.EOF {
+			return nil
 		}
 		if err != nil {
 			return err
@@ -74,19 +74,15 @@ func (s *stream) fill(ctx context.Context, r io.Reader, progress func(int)) (err
 	}
 }
 
-// endOf tells the end that ReadFull makes up for a short chunk from an
-// unexpected end that r itself reports: a reader at its end says so again.
-func endOf(r io.Reader, err error) error {
-	if err == io.EOF {
-		return nil
+// readFull reads until p is full or r ends, and returns the end as r says it:
+// unlike io.ReadFull it leaves no doubt whether r itself ended unexpectedly.
+func readFull(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var more int
+		more, err = r.Read(p[n:])
+		n += more
 	}
-	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
-		if err == nil {
-			err = io.ErrUnexpectedEOF
-		}
-		return err
-	}
-	return nil
+	return n, err
 }
 
 // Read returns what fill has read, then io.EOF or fill's error.

@@ -9,6 +9,7 @@ import (
 const (
 	reportEvery = 10 * time.Second // between two lines about layers that run
 	manyPresent = 20               // layers already there that get a line each; more are counted in one
+	statusAfter = time.Second / 2  // how long a wait lasts before it gets a line
 )
 
 // lines writes for a log: every line stays, so there are few.
@@ -16,6 +17,8 @@ type lines struct {
 	out     strings.Builder
 	present []string // names of layers already there, not yet written
 	named   int      // how many of those got a line
+
+	waited time.Time // the beginning of the last wait that got a line
 
 	at  time.Time // of the last report, or when nothing ran
 	raw int64     // bytes that had gone by then
@@ -32,6 +35,10 @@ func (l *lines) draw(now time.Time, s scene) []byte {
 		case n+l.named <= manyPresent:
 			l.name()
 		}
+	}
+	if s.status.text != "" && now.Sub(s.status.since) >= statusAfter && s.status.since != l.waited {
+		l.waited = s.status.since
+		l.printf("%s …", s.status.text)
 	}
 	l.report(now, s.bars)
 	return l.flush()
@@ -57,8 +64,6 @@ func (l *lines) write(events []event) (came bool) {
 		switch {
 		case e.note != "":
 			l.printf("%s", e.note)
-		case e.status != "":
-			l.printf("%s …", e.status)
 		case e.ended != nil:
 			switch r := e.ended.read(); r.state {
 			case present:

@@ -12,6 +12,8 @@ func TestLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		d := New(&out, Options{Bars: Never})
+		d.Status("a wait that is over soon gets no line")
+		pause(statusAfter / 2)
 		d.Status("the engine is exporting myapp:1")
 		d.Status("the engine is exporting myapp:1")
 		pause(3 * time.Second)
@@ -45,9 +47,9 @@ func TestLines(t *testing.T) {
 		expect(t, "lines", out.String(), `
 the engine is exporting myapp:1 …
 the engine keeps no layers of its own
-moving myapp:1 …
 000000000000: already there
 000000000001: already there
+moving myapp:1 …
 moved 100MB of 400MB, 0 of 4 layers, 10MB/s
 moved 200MB of 400MB, 0 of 4 layers, 10MB/s
 000000000002: done 100MB

@@ -79,11 +79,10 @@ type status struct {
 	since time.Time
 }
 
-// event is something that happened once: a note, a new status, or the end of a bar.
+// event is something that happened once: a note, or the end of a bar.
 type event struct {
-	note   string
-	status string
-	ended  *bar
+	note  string
+	ended *bar
 }
 
 // New returns a Display that writes to w. The caller closes it, and writes
@@ -143,9 +142,6 @@ func (d *Display) Status(text string) {
 		return
 	}
 	d.status = status{text, time.Now()}
-	if text != "" {
-		d.events = append(d.events, event{status: text})
-	}
 }
 
 // Note says something that stays on the screen, one line. Control characters

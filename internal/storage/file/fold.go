@@ -24,6 +24,9 @@ type foldError struct {
 }
 
 func (e *foldError) Error() string {
+	if e.listed == "" {
+		return "the file system takes " + e.name + " for something that it lists under another name"
+	}
 	return "the file system takes " + e.name + " for " + e.listed + ", which is there (it ignores case)"
 }
 
@@ -34,22 +37,29 @@ func (e *foldError) Is(target error) bool { return target == fs.ErrNotExist }
 // followed. A *foldError, which is an fs.ErrNotExist, where the file system
 // finds something that is listed under another name.
 func (s *Store) lookup(d *os.Root, name string) (fs.FileInfo, error) {
-	fi, err := s.lstat(d, name)
-	if err != nil {
-		return nil, err
-	}
-	folds, err := s.folds(d, name, fi)
-	if err != nil {
-		return nil, err
-	}
-	if folds {
-		if exact, other, err := listed(d, name); err != nil {
+	fold := &foldError{name: name}
+	for range 5 {
+		fi, err := s.lstat(d, name)
+		if err != nil {
 			return nil, err
-		} else if !exact {
-			return nil, &foldError{name: name, listed: other}
 		}
+		folds, err := s.folds(d, name, fi)
+		if err != nil || !folds {
+			return fi, err
+		}
+		exact, other, err := listed(d, name)
+		if err != nil {
+			return nil, err
+		}
+		if exact {
+			return fi, nil
+		}
+		if fold.listed = other; other != "" {
+			break
+		}
+		// Found and not listed: removed in between, perhaps made again since. Or a short name of FAT's.
 	}
-	return fi, nil
+	return nil, fold
 }
 
 // folds reports whether the file system folds case. It finds out once, with the

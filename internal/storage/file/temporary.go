@@ -181,6 +181,9 @@ func (s *Store) Sweep(ctx context.Context) (removed int, err error) {
 
 func (s *Store) sweepTree(ctx context.Context, d *os.Root, path string) (removed int, err error) {
 	f, err := d.Open(".")
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // its last object was just deleted
+	}
 	if err != nil {
 		return 0, readFailure(path, err)
 	}
@@ -207,7 +210,7 @@ func (s *Store) sweepTree(ctx context.Context, d *os.Root, path string) (removed
 			}
 			_ = removeDirectory(d, entry.Name()) // only if it is empty
 		}
-		if err == io.EOF {
+		if err == io.EOF || errors.Is(err, fs.ErrNotExist) {
 			return removed, nil
 		}
 		if err != nil {

@@ -46,6 +46,7 @@ func (s *Store) write(ctx context.Context, key string, body io.Reader, publish f
 	elements, name := split(key)
 	t, err := s.temporary(elements, name)
 	if err != nil {
+		s.prune(elements)
 		return writeFailure(path, err)
 	}
 	published := false
@@ -75,10 +76,10 @@ func (s *Store) write(ctx context.Context, key string, body io.Reader, publish f
 		return writeFailure(path, err)
 	}
 	published = true
-	if err := syncDirectory(t.dir); err != nil {
+	if err := syncDirectory(t.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return writeFailure(path, err)
 	}
-	return nil
+	return nil // where the directory is gone, so is the object: it has been deleted already
 }
 
 // fill copies body to f. It looks at ctx before each Read and after the last

@@ -20,5 +20,6 @@ func TestStore(t *testing.T) {
 		Create:    true,
 		Ranges:    true,
 		Conflicts: true,
+		Large:     2 << 20, // there are no pieces
 	})
 }

@@ -5,10 +5,10 @@ package storagetest
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -190,18 +190,13 @@ func (s *suite) lists(prefix string, want ...string) {
 	}
 }
 
-// bytesOf returns size bytes that compress badly and tell where they come from:
-// the same for the same seed, no 32 of them the same as others.
+// bytesOf returns size bytes that do not compress, the same for the same seed.
 func bytesOf(seed, size int) []byte {
-	b := make([]byte, 0, size+sha256.Size)
-	for block := uint64(0); len(b) < size; block++ {
-		var in [16]byte
-		binary.LittleEndian.PutUint64(in[:], uint64(seed))
-		binary.LittleEndian.PutUint64(in[8:], block)
-		sum := sha256.Sum256(in[:])
-		b = append(b, sum[:]...)
-	}
-	return b[:size]
+	b := make([]byte, size)
+	var chacha [32]byte
+	binary.LittleEndian.PutUint64(chacha[:], uint64(seed))
+	_, _ = rand.NewChaCha8(chacha).Read(b)
+	return b
 }
 
 func head(b []byte) []byte { return b[:min(len(b), 8)] }
