@@ -30,31 +30,26 @@ func (k Kind) String() string {
 // MaxLayers bounds the layers of an image. Engines stop at 128 or less.
 const MaxLayers = 1000
 
-// maxHistory bounds the entries of a config's history: layers and what made none.
+// maxHistory bounds the entries of a config's history: layers, and what made none.
 const maxHistory = 10 * MaxLayers
 
 // KindOf tells config, manifest and index apart by their top-level keys alone,
 // by the table that docs/format.md freezes: `rootfs` makes a config, `layers`
 // a manifest, `manifests` an index. None of them, more than one, the same key
-// twice, or one in other case (some readers do not mind case) is an error: a
-// mixture could mean different images to different readers.
+// twice, or in other letter case is an error: such a document could mean
+// different images to different readers, engines among them.
 func KindOf(doc []byte) (Kind, error) {
-	kind := UnknownKind
-	err := eachKey(doc, func(key string) error {
-		k, err := kindOfKey(key)
-		switch {
-		case err != nil:
-			return err
-		case k == UnknownKind:
-			return nil
-		case kind != UnknownKind:
-			return fmt.Errorf("mixture of a %s and a %s", kind, k)
-		}
-		kind = k
-		return nil
-	})
+	keys, err := uniqueKeys(doc, "rootfs", "layers", "manifests")
 	if err != nil {
 		return UnknownKind, err
+	}
+	kind := UnknownKind
+	for key := range keys {
+		k := map[string]Kind{"rootfs": ConfigKind, "layers": ManifestKind, "manifests": IndexKind}[key]
+		if kind != UnknownKind {
+			return UnknownKind, fmt.Errorf("mixture of a %s and a %s", min(kind, k), max(kind, k))
+		}
+		kind = k
 	}
 	if kind == UnknownKind {
 		return UnknownKind, errors.New("neither config, manifest nor index")
@@ -62,97 +57,42 @@ func KindOf(doc []byte) (Kind, error) {
 	return kind, nil
 }
 
-func kindOfKey(key string) (Kind, error) {
-	for name, kind := range map[string]Kind{"rootfs": ConfigKind, "layers": ManifestKind, "manifests": IndexKind} {
-		if key == name {
-			return kind, nil
-		}
-		if strings.EqualFold(key, name) {
-			return UnknownKind, fmt.Errorf("key %q: %w", key, errCase)
-		}
-	}
-	return UnknownKind, nil
-}
-
-var errCase = errors.New("it is told from another by case alone")
-
-// eachKey calls f with every key of a JSON object, in order, and fails where doc
-// is anything but one.
-func eachKey(doc []byte, f func(key string) error) error {
+// uniqueKeys returns the values of those of the names that the JSON object doc
+// has as keys. A name that occurs twice or in other letter case is an error:
+// decoders do not agree on which value counts.
+func uniqueKeys(doc []byte, names ...string) (map[string]json.RawMessage, error) {
 	d := json.NewDecoder(bytes.NewReader(doc))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return errors.New("not a JSON object")
+		return nil, errors.New("not a JSON object")
 	}
+	found := map[string]json.RawMessage{}
 	for d.More() {
-		key, err := d.Token()
+		t, err := d.Token()
 		if err != nil {
-			return fmt.Errorf("not JSON: %w", err)
+			return nil, fmt.Errorf("not JSON: %w", err)
 		}
-		var skip json.RawMessage
-		if err := d.Decode(&skip); err != nil {
-			return fmt.Errorf("not JSON: %w", err)
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, fmt.Errorf("not JSON: %w", err)
 		}
-		if err := f(key.(string)); err != nil {
-			return err
+		key := t.(string) // the decoder lets nothing else be a key
+		for _, name := range names {
+			if !strings.EqualFold(key, name) {
+				continue
+			}
+			if _, twice := found[name]; twice || key != name {
+				return nil, fmt.Errorf("key %q occurs twice or in other letter case", name)
+			}
+			found[name] = value
 		}
 	}
 	if _, err := d.Token(); err != nil {
-		return fmt.Errorf("not JSON: %w", err)
+		return nil, fmt.Errorf("not JSON: %w", err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return errors.New("JSON with something behind it")
+		return nil, errors.New("JSON with something behind it")
 	}
-	return nil
-}
-
-// decodeObject is json.Unmarshal for an object whose keys names must be there
-// once at most, and not in other case: readers differ in which one they take.
-func decodeObject(doc []byte, v any, names ...string) error {
-	seen := map[string]bool{}
-	err := eachKey(doc, func(key string) error {
-		for _, name := range names {
-			if key != name && strings.EqualFold(key, name) {
-				return fmt.Errorf("key %q: %w", key, errCase)
-			}
-		}
-		if seen[key] && slices.Contains(names, key) {
-			return fmt.Errorf("key %q is there twice", key)
-		}
-		seen[key] = true
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(doc, v)
-}
-
-// decodeList decodes an array of at most most elements (none for null, and for
-// no bytes at all), without first making room for all that a hostile one has.
-func decodeList[T any](doc json.RawMessage, most int, what string, decode func(json.RawMessage, *T) error) ([]T, error) {
-	if len(doc) == 0 || string(doc) == "null" {
-		return nil, nil
-	}
-	d := json.NewDecoder(bytes.NewReader(doc))
-	if t, err := d.Token(); err != nil || t != json.Delim('[') {
-		return nil, fmt.Errorf("%s is not a list", what)
-	}
-	var list []T
-	for d.More() {
-		if len(list) == most {
-			return nil, fmt.Errorf("%s has more than %d elements", what, most)
-		}
-		var element json.RawMessage
-		if err := d.Decode(&element); err != nil {
-			return nil, fmt.Errorf("%s: %w", what, err)
-		}
-		var v T
-		if err := decode(element, &v); err != nil {
-			return nil, fmt.Errorf("%s: %w", what, err)
-		}
-		list = append(list, v)
-	}
-	return list, nil
+	return found, nil
 }
 
 // Config is what dogestry needs to know of an image config (OCI image-spec config.md).
@@ -180,22 +120,35 @@ func ParseConfig(doc []byte) (*Config, error) {
 		Variant      string              `json:"variant"`
 		OSVersion    string              `json:"os.version"`
 		Config       ocispec.ImageConfig `json:"config"`
-		RootFS       json.RawMessage     `json:"rootfs"`
-		History      json.RawMessage     `json:"history"`
+		RootFS       struct {
+			Type    string          `json:"type"`
+			DiffIDs json.RawMessage `json:"diff_ids"`
+		} `json:"rootfs"`
+		History json.RawMessage `json:"history"`
 	}
-	err = decodeObject(doc, &c, "created", "architecture", "os", "variant", "os.version", "config", "rootfs", "history")
+	if err := json.Unmarshal(doc, &c); err != nil {
+		return nil, fmt.Errorf("not an image config: %w", err)
+	}
+	top, err := uniqueKeys(doc, "rootfs", "os", "architecture", "variant")
+	if err == nil {
+		_, err = uniqueKeys(top["rootfs"], "type", "diff_ids")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("not an image config: %w", err)
 	}
-	diffIDs, err := parseRootFS(c.RootFS)
-	if err != nil {
-		return nil, fmt.Errorf("not an image config: %w", err)
+	if c.RootFS.Type != "layers" {
+		return nil, fmt.Errorf("rootfs is of type %q, not \"layers\"", clip(c.RootFS.Type))
 	}
-	history, err := decodeList(c.History, maxHistory, "history", func(doc json.RawMessage, h *ocispec.History) error {
-		return json.Unmarshal(doc, h)
+	diffIDs, err := decodeList(c.RootFS.DiffIDs, MaxLayers, parseDiffID)
+	if err != nil {
+		return nil, fmt.Errorf("not an image config: diff_ids: %w", err)
+	}
+	history, err := decodeList(c.History, maxHistory, func(doc json.RawMessage) (h ocispec.History, err error) {
+		err = json.Unmarshal(doc, &h)
+		return h, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("not an image config: %w", err)
+		return nil, fmt.Errorf("not an image config: history: %w", err)
 	}
 	return &Config{
 		Created:  c.Created,
@@ -206,26 +159,39 @@ func ParseConfig(doc []byte) (*Config, error) {
 	}, nil
 }
 
-func parseRootFS(doc json.RawMessage) ([]DiffID, error) {
-	var r struct {
-		Type    string          `json:"type"`
-		DiffIDs json.RawMessage `json:"diff_ids"`
+func parseDiffID(doc json.RawMessage) (d DiffID, err error) {
+	if err = json.Unmarshal(doc, &d); err == nil && d.IsZero() { // null, too
+		err = errors.New("no digest")
 	}
-	if err := decodeObject(doc, &r, "type", "diff_ids"); err != nil {
-		return nil, fmt.Errorf("rootfs: %w", err)
+	return d, err
+}
+
+// decodeList decodes a JSON array, or null, of at most most elements, without
+// first making room for as many as a hostile document may have.
+func decodeList[T any](doc json.RawMessage, most int, decode func(json.RawMessage) (T, error)) ([]T, error) {
+	if len(doc) == 0 || string(doc) == "null" {
+		return nil, nil
 	}
-	if r.Type != "layers" {
-		return nil, fmt.Errorf("rootfs is of type %q, not \"layers\"", clip(r.Type))
+	d := json.NewDecoder(bytes.NewReader(doc))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return nil, errors.New("not a list")
 	}
-	return decodeList(r.DiffIDs, MaxLayers, "diff_ids", func(doc json.RawMessage, d *DiffID) error {
-		if err := json.Unmarshal(doc, d); err != nil {
-			return err
+	var list []T
+	for d.More() {
+		if len(list) == most {
+			return nil, fmt.Errorf("more than %d", most)
 		}
-		if d.IsZero() { // null, too
-			return errors.New("no digest")
+		var element json.RawMessage
+		if err := d.Decode(&element); err != nil {
+			return nil, err
 		}
-		return nil
-	})
+		v, err := decode(element)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, nil
 }
 
 // Platform is what an image runs on (OCI image-spec image-index.md, "platform").
@@ -294,30 +260,31 @@ func ParseManifest(doc []byte) (*Manifest, error) {
 		Config json.RawMessage `json:"config"`
 		Layers json.RawMessage `json:"layers"`
 	}
-	if err := decodeObject(doc, &m, "config", "layers"); err != nil {
+	if err := json.Unmarshal(doc, &m); err != nil {
 		return nil, fmt.Errorf("not an image manifest: %w", err)
 	}
-	var parsed Manifest
-	if err := parseDescriptor(m.Config, &parsed.Config); err != nil {
+	config, err := parseDescriptor(m.Config)
+	if err != nil {
 		return nil, fmt.Errorf("not an image manifest: config: %w", err)
 	}
-	if parsed.Layers, err = decodeList(m.Layers, MaxLayers, "layers", parseDescriptor); err != nil {
-		return nil, fmt.Errorf("not an image manifest: %w", err)
+	layers, err := decodeList(m.Layers, MaxLayers, parseDescriptor)
+	if err != nil {
+		return nil, fmt.Errorf("not an image manifest: layers: %w", err)
 	}
-	return &parsed, nil
+	return &Manifest{Config: config, Layers: layers}, nil
 }
 
-func parseDescriptor(doc json.RawMessage, into *Descriptor) error {
-	var d struct {
-		Digest Digest `json:"digest"`
-		Size   *int64 `json:"size"`
+func parseDescriptor(doc json.RawMessage) (Descriptor, error) {
+	keys, err := uniqueKeys(doc, "digest", "size")
+	if err != nil {
+		return Descriptor{}, fmt.Errorf("descriptor: %w", err)
 	}
-	if err := decodeObject(doc, &d, "digest", "size"); err != nil {
-		return fmt.Errorf("descriptor: %w", err)
+	var d Descriptor
+	if err := json.Unmarshal(doc, &d); err != nil {
+		return Descriptor{}, err
 	}
-	if d.Digest.IsZero() || d.Size == nil || *d.Size < 0 {
-		return errors.New("descriptor without digest or size")
+	if d.Digest.IsZero() || d.Size < 0 || len(keys["size"]) == 0 || string(keys["size"]) == "null" {
+		return Descriptor{}, errors.New("descriptor without digest or size")
 	}
-	*into = Descriptor{Digest: d.Digest, Size: *d.Size}
-	return nil
+	return d, nil
 }

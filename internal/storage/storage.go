@@ -27,26 +27,31 @@ var (
 type Info struct {
 	Key      string
 	Size     int64     // bytes
-	Modified time.Time // by the store's clock
+	Modified time.Time // by the store's clock: when it came to be here, never earlier
 }
 
 // Store is a flat set of objects under keys. Keys are slash-separated, without
 // empty, "." or ".." elements, at most 1,024 bytes of printable ASCII, and no
-// element begins with "." (those are a transport's own temporary files).
+// element begins with "." (those are a transport's own temporary files). Other
+// keys are refused by ValidKey's error before any I/O.
 //
 // All methods are safe for concurrent use, also by other processes, and return
-// ctx.Err() wrapped soon after ctx ends. Reads and lists see every write that
-// finished before they began.
+// ctx.Err() wrapped soon after ctx ends, as do the readers of Get. No method
+// interrupts a Read of its body: a body that may block must end with the context by
+// itself. Reads and lists see every write that finished before they began.
 type Store interface {
 	// Get opens length bytes from offset on, all the rest where length is
-	// negative. Fewer come where the object ends earlier. The caller closes the
-	// reader. ErrNotFound. An object replaced while it is read gives its old bytes or an error.
+	// negative. Fewer come where the object ends earlier, none where offset is at
+	// its end or beyond; a negative offset is an error. The caller closes the
+	// reader, also to stop early. ErrNotFound. An object replaced or deleted while
+	// it is read gives its old bytes or an error.
 	Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 
 	// Put publishes all of body under key, or nothing. Where body or ctx fails
 	// before the end, the key stays as it was, and the error wraps body's.
 	// After any other error it holds the old object or the whole new one. A
-	// nil error means durable. ErrConflict, ErrPermission, ErrNoSpace.
+	// nil error means durable. ErrConflict, ErrPermission, ErrNoSpace. A context
+	// that has ended when body is at its end still changes nothing.
 	Put(ctx context.Context, key string, body io.Reader) error
 
 	// Stat returns what is known of one object. ErrNotFound.
@@ -54,10 +59,12 @@ type Store interface {
 
 	// List yields the objects whose keys begin with prefix (any string, not
 	// just whole elements), in byte order of their keys. It ends after the
-	// first error. A prefix without objects yields nothing.
+	// first error. A prefix without objects yields nothing. What stays there
+	// all the time is yielded once; what comes, goes or is replaced meanwhile may be
+	// or not. The loop may use the store.
 	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
 
-	// Delete removes an object. One that is not there is no error.
+	// Delete removes an object, durably. One that is not there is no error.
 	Delete(ctx context.Context, key string) error
 }
 

@@ -309,6 +309,51 @@ func TestForeignFiles(t *testing.T) {
 	}
 }
 
+// Directories without objects, a copier's or a killed process's, are nothing: they give way.
+func TestEmptyDirectoriesGiveWay(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	for name, write := range map[string]func(key string) error{
+		"put":    func(key string) error { return s.Put(t.Context(), key, strings.NewReader("x")) },
+		"create": func(key string) error { return s.Create(t.Context(), key, strings.NewReader("x")) },
+	} {
+		for _, below := range []string{"b/c", "d"} {
+			if err := os.MkdirAll(filepath.Join(dir, name, below), 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dead := filepath.Join(dir, name, "b", temporaryName("killed"))
+		if err := os.WriteFile(dead, []byte("half"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if err := write(name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := get(t, s, name); got != "x" {
+			t.Errorf("%s: %q", name, got)
+		}
+		if err := os.MkdirAll(filepath.Join(dir, "full-"+name, "b"), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, "full-"+name+"/c/object", "x")
+		if err := write("full-" + name); !errors.Is(err, storage.ErrConflict) {
+			t.Errorf("%s over a directory with an object deep inside: %v, want ErrConflict", name, err)
+		}
+		if get(t, s, "full-"+name+"/c/object") != "x" {
+			t.Error("the object is gone")
+		}
+	}
+	// What removes directories never removes an object that has taken a directory's place.
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := removeDirectory(root, "put"); err == nil || get(t, s, "put") != "x" {
+		t.Errorf("an object was removed as a directory: %v", err)
+	}
+}
+
 func TestTemporaryNames(t *testing.T) {
 	for _, name := range []string{"x", "layer.tar.lz4", strings.Repeat("n", 255), ""} {
 		got := temporaryName(name)

@@ -50,8 +50,7 @@ type Target struct {
 	Leftovers func(t *testing.T) []string
 }
 
-// Run proves what storage.Store and storage.Creator promise, and what
-// /docs/architecture.md asks of every store. Tests run one after the other.
+// Run proves what storage.Store and storage.Creator promise. Its tests run one after the other.
 func Run(t *testing.T, h Harness) {
 	if h.Large == 0 {
 		h.Large = 9<<20 + 1
