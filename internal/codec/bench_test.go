@@ -100,8 +100,10 @@ func BenchmarkCommand(b *testing.B) {
 		b.Fatal(err)
 	}
 	for _, line := range [][]string{
-		{"lz4", "-1qc", "--no-frame-crc", plain}, {"lz4", "-dqc", plain + ".lz4"},
-		{"zstd", "-1qc", plain}, {"zstd", "-dqc", plain + ".zst"},
+		{"lz4", "-1qc", "--no-frame-crc", plain},
+		{"lz4", "-dqc", plain + ".lz4"},
+		{"zstd", "-1qc", plain},
+		{"zstd", "-dqc", plain + ".zst"},
 	} {
 		b.Run(line[0]+line[1], func(b *testing.B) {
 			if _, err := os.Stat(line[len(line)-1]); err != nil {

@@ -58,7 +58,7 @@ func encodeLZ4(src io.Reader) io.ReadCloser {
 
 // packLZ4 encodes blocks until there are no more. The compressor is the one
 // that writes what the lz4 command would: half as fast again as the other, for
-// 1.4 % more bytes.
+// 2 % more bytes.
 func packLZ4(work <-chan *block) {
 	var c lz4.CompressorCCompat
 	for b := range work {

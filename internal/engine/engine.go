@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
 	"strings"
 
@@ -28,6 +27,8 @@ type Client struct {
 	host   string // as the user may have given it
 	layers *layerCache
 	log    *slog.Logger
+
+	dataRoot string // of an engine on this machine, else empty
 }
 
 // Options says which engine is meant.
@@ -62,6 +63,10 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	if _, err := api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
 		api.Close()
 		return nil, c.failure(ctx, err, "cannot reach it")
+	}
+	if err := c.check(ctx); err != nil {
+		api.Close()
+		return nil, err
 	}
 	return c, nil
 }
@@ -135,34 +140,45 @@ func clientOptions(endpoint docker.Endpoint) ([]client.Opt, error) {
 	if err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(endpoint.Host, "tcp://") && endpoint.TLSData == nil {
+	if (strings.HasPrefix(endpoint.Host, "tcp://") || strings.HasPrefix(endpoint.Host, "https://")) && endpoint.TLSData == nil {
 		opts = append(opts, client.WithTLSClientConfigFromEnv())
 	}
 	return opts, nil
 }
 
 // checkURL refuses what cannot be an engine's address, before the client's own
-// parser takes it for something else.
+// parser takes it for something else, or its errors show a password.
 func checkURL(host string) error {
 	scheme, _, ok := strings.Cut(host, "://")
 	if !ok {
-		return fmt.Errorf("%q is not a URL", host)
+		return errors.New("it is not a URL")
 	}
 	switch scheme {
 	case "unix", "tcp", "http", "https", "ssh", "npipe", "fd":
-		return nil
 	default:
-		return fmt.Errorf("%q is not a scheme for engines", scheme)
+		return fmt.Errorf("%.20q is not a scheme for engines", scheme)
 	}
+	if display(host) != host {
+		return errors.New("engines take no password in a URL")
+	}
+	return nil
 }
 
-// display returns host without the password it may hold.
+// display returns host without the password it may hold, also where it is no URL.
 func display(host string) string {
-	u, err := url.Parse(host)
-	if err != nil || u.User == nil {
+	at := strings.LastIndexByte(host, '@')
+	if at < 0 {
 		return host
 	}
-	return u.Redacted()
+	start := 0
+	if i := strings.Index(host, "://"); i >= 0 {
+		start = i + len("://")
+	}
+	colon := strings.IndexByte(host[start:max(start, at)], ':')
+	if colon < 0 || host[start] == '/' { // a path has no password
+		return host
+	}
+	return host[:start+colon] + ":xxxxx" + host[at:]
 }
 
 // failure says in the user's words why the engine could not do what was asked.
@@ -172,12 +188,16 @@ func (c *Client) failure(ctx context.Context, err error, format string, args ...
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", what, ctx.Err())
-	case errors.Is(err, fs.ErrPermission):
+	// The client says it in words of its own.
+	case errors.Is(err, fs.ErrPermission), client.IsErrConnectionFailed(err) && strings.Contains(err.Error(), "permission denied"):
 		return fault.Wrap(fault.Refused, err, "no permission to use the Docker Engine at %s", c.host).
 			Advise("Join the group that owns the socket (often `docker`), or run as root.")
 	case client.IsErrConnectionFailed(err):
 		return fault.Wrap(fault.Other, err, "no Docker Engine answers at %s", c.host).
 			Advise("Start it, or say where it is: --engine URL, DOCKER_HOST, or `docker context use NAME`.")
+	case strings.Contains(err.Error(), "no space left on device"):
+		return fault.Wrap(fault.Other, err, "the engine at %s has no space left: %s", c.host, what).
+			Advise("Free space under the engine's data root (`docker system df`, `docker image prune`).")
 	default:
 		return fault.Wrap(fault.Other, err, "the engine at %s: %s", c.host, what)
 	}

@@ -30,6 +30,7 @@ type Export struct {
 	client  *Client
 	ctx     context.Context
 	img     Image
+	save    func() (io.ReadCloser, error)
 	stream  io.ReadCloser // nil before the first Next and after the last
 	archive *tar.Reader
 	entries int
@@ -49,7 +50,9 @@ type Item struct {
 // exported one at a time, by ID: in an export of several the names of layers
 // could not be told. The caller closes it.
 func (c *Client) Export(ctx context.Context, img Image) *Export {
-	return &Export{client: c, ctx: ctx, img: img, names: newNames(img)}
+	x := &Export{client: c, ctx: ctx, img: img, names: newNames(img)}
+	x.save = x.ask
+	return x
 }
 
 // Next skips what is left of the last item and returns the next, io.EOF behind
@@ -88,21 +91,30 @@ func (x *Export) Close() error {
 }
 
 func (x *Export) open() error {
-	stream, err := x.client.api.ImageSave(x.ctx, []string{x.img.ID.String()})
+	stream, err := x.save()
 	if err != nil {
-		switch {
-		case strings.Contains(err.Error(), "empty export"):
-			return fault.Wrap(fault.Refused, ErrUnexportable, "%s", x.img).
-				Advise("Its engine refuses to export it; add a layer, or push it from Docker Engine 25 or later.")
-		case errdefs.IsNotFound(err):
-			return fault.New(fault.NotFound, "%s is gone from the engine at %s", x.img, x.client.host)
-		}
-		return x.client.failure(x.ctx, err, "cannot export %s", x.img)
+		return err
 	}
 	x.pass++
 	x.stream, x.entries = stream, 0
 	x.archive = tar.NewReader(stream)
 	return nil
+}
+
+// ask requests the archive from the engine.
+func (x *Export) ask() (io.ReadCloser, error) {
+	stream, err := x.client.api.ImageSave(x.ctx, []string{x.img.ID.String()})
+	switch {
+	case err == nil:
+		return stream, nil
+	case strings.Contains(err.Error(), "empty export"):
+		return nil, fault.Wrap(fault.Refused, ErrUnexportable, "%s", x.img).
+			Advise("Classic image stores cannot export such an image: add a layer to it.")
+	case errdefs.IsNotFound(err):
+		return nil, fault.New(fault.NotFound, "%s is gone from the engine at %s", x.img, x.client.host)
+	default:
+		return nil, x.client.failure(x.ctx, err, "cannot export %s", x.img)
+	}
 }
 
 func (x *Export) next() (Item, error) {
@@ -127,6 +139,9 @@ func (x *Export) next() (Item, error) {
 		}
 		if h.Typeflag != tar.TypeReg {
 			continue
+		}
+		if h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != "" {
+			return Item{}, fmt.Errorf("its archive has a sparse entry %.100q", name) // no engine writes one; it may be exabytes of zeros
 		}
 		item := Item{Size: h.Size, Body: &exportBody{x}}
 		switch kind, digest := x.names.identify(name); kind {

@@ -74,6 +74,9 @@ func (c *Client) layerLists(ctx context.Context, ids []image.ID) (map[image.ID][
 			if err != nil {
 				return c.failure(ctx, err, "cannot inspect %s", id.Short())
 			}
+			if len(r.RootFS.Layers) > image.MaxLayers {
+				return nil // no engine makes such images: not worth remembering
+			}
 			layers := make([]image.DiffID, len(r.RootFS.Layers))
 			for i, l := range r.RootFS.Layers {
 				if layers[i], err = image.ParseDigest(l); err != nil {

@@ -40,9 +40,16 @@ func (c *Client) Load(ctx context.Context, archive io.Reader, unpacking func(str
 		return nil, c.failure(ctx, err, "cannot load the image")
 	}
 	defer answer.Close()
-	ids, err := readLoadAnswer(io.LimitReader(answer, maxLoadAnswer), unpacking)
+	limited := &io.LimitedReader{R: answer, N: maxLoadAnswer}
+	ids, err := readLoadAnswer(limited, unpacking)
+	if err == nil && limited.N == 0 {
+		err = errors.New("its answer does not end")
+	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("load interrupted: %w", ctx.Err())
+	}
+	if broken := source.err(); broken != nil { // the engine had begun to answer before
+		return nil, broken
 	}
 	switch {
 	case errors.Is(err, ErrLacksLayer):
@@ -100,10 +107,6 @@ func loadError(text string) error {
 	// Classic stores look for a layer they lack in the unpacked archive.
 	if strings.Contains(text, "no such file or directory") && strings.Contains(text, layerPath("")) {
 		return fmt.Errorf("%w: %s", ErrLacksLayer, text)
-	}
-	if strings.Contains(text, "no space left on device") {
-		return fault.New(fault.Other, "the engine has no space left: %s", text).
-			Advise("Free space under the engine's data root (`docker system df`, `docker image prune`).")
 	}
 	return errors.New(text)
 }

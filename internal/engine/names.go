@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"path"
@@ -10,7 +11,7 @@ import (
 )
 
 // names tells what an entry of an export is before its bytes arrive
-// (docs/decisions/0003-one-export-per-image.md). Engines use these names:
+// (docs/decisions/0003-one-export-per-image-and-self-proving-names.md). Engines use these names:
 //
 //	blobs/sha256/<digest>   Docker 25 and later, and OCI layouts
 //	<diffID>.tar            Podman
@@ -26,6 +27,7 @@ type names struct {
 	wanted map[image.DiffID]bool
 	layer  map[string]image.DiffID // entry name → layer
 	hashed bool                    // a layer was named by hashing its bytes
+	summed int                     // bytes, see maxV1Sums
 }
 
 type nameKind int
@@ -38,8 +40,12 @@ const (
 	namedV1JSON                       // what tells about the layer.tar beside it
 )
 
-// maxV1JSON bounds a v1 json, in bytes; a larger one tells nothing.
-const maxV1JSON = 1 << 20
+// maxV1JSON bounds a v1 json, in bytes; a larger one tells nothing. maxV1Sums
+// bounds the bytes of all sums of an export, of which an image of 127 layers needs 10 MB.
+const (
+	maxV1JSON = 1 << 20
+	maxV1Sums = 256 << 20
+)
 
 func newNames(img Image) *names {
 	n := &names{
@@ -93,7 +99,7 @@ func (n *names) readV1(dir string, r io.Reader, size int64) error {
 		return err
 	}
 	var object map[string]json.RawMessage
-	if json.Unmarshal(doc, &object) != nil {
+	if json.Unmarshal(doc, &object) != nil || object == nil { // nil: it was null
 		return nil
 	}
 	delete(object, "id")
@@ -106,17 +112,34 @@ func (n *names) readV1(dir string, r io.Reader, size int64) error {
 	}
 	// The top layer's object has an "os"; those below get theirs after the sum is taken.
 	for range 2 {
-		for i, c := range n.chain {
-			object["layer_id"] = quoted(c.String())
-			sum, err := json.Marshal(object)
-			if err == nil && image.DigestOf(sum).Hex() == dir {
-				n.layer[dir+"/layer.tar"] = n.img.DiffIDs[i]
-				return nil
-			}
+		if i, ok := n.chainOf(object, dir); ok {
+			n.layer[dir+"/layer.tar"] = n.img.DiffIDs[i]
+			return nil
 		}
 		delete(object, "os")
 	}
 	return nil
+}
+
+// chainOf returns the index of the chainID with which the object's sum is v1ID.
+func (n *names) chainOf(object map[string]json.RawMessage, v1ID string) (int, bool) {
+	place := quoted(image.ChainID{}.String())
+	object["layer_id"] = place
+	b, err := json.Marshal(object)
+	if err != nil {
+		return 0, false
+	}
+	at := bytes.Index(b, place)
+	for i, c := range n.chain {
+		if n.summed += len(b); n.summed > maxV1Sums {
+			break
+		}
+		copy(b[at:], quoted(c.String()))
+		if image.DigestOf(b).Hex() == v1ID {
+			return i, true
+		}
+	}
+	return 0, false
 }
 
 func quoted(s string) json.RawMessage { return json.RawMessage(`"` + s + `"`) }

@@ -1,0 +1,432 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dogestry/dogestry/internal/enginetest"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+)
+
+// These tests run on a real engine.
+
+func realEngine(t *testing.T) (*enginetest.Engine, *Client) {
+	t.Helper()
+	e := enginetest.For(t)
+	return e, connect(t, e.Host)
+}
+
+// contents is what an engine holds: images, and where we may look, layers and temporary files.
+func contents(t *testing.T, e *enginetest.Engine) []string {
+	t.Helper()
+	out, err := e.Docker(t.Context(), nil, "images", "-a", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if e.Private() {
+		for _, dir := range []string{"image/overlay2/layerdb/sha256", "image/overlay2/layerdb/tmp", "image/overlay2/imagedb/content/sha256", "overlay2", "overlay2/l", "tmp"} {
+			entries, err := os.ReadDir(filepath.Join(e.DataRoot(), dir))
+			if err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			for _, d := range entries {
+				list = append(list, dir+"/"+d.Name())
+			}
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// unchanged fails the test unless the engine soon holds what it held before: it may clean up behind its answer.
+func unchanged(t *testing.T, e *enginetest.Engine, before []string) {
+	t.Helper()
+	var now []string
+	for range 100 {
+		if now = contents(t, e); slices.Equal(now, before) {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	for _, s := range now {
+		if !slices.Contains(before, s) {
+			t.Errorf("left in the engine: %s", s)
+		}
+	}
+	for _, s := range before {
+		if !slices.Contains(now, s) {
+			t.Errorf("gone from the engine: %s", s)
+		}
+	}
+}
+
+// remove takes an image from the engine, with all its tags.
+func remove(t *testing.T, e *enginetest.Engine, m *enginetest.Image) {
+	t.Helper()
+	if _, ok, err := e.ImageID(t.Context(), m.ID()); !ok {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if _, err := e.Docker(t.Context(), nil, "rmi", "-f", m.ID()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// archiveOf is an archive with all layers above the lowest held ones.
+func archiveOf(t testing.TB, m *enginetest.Image, held int) Archive {
+	t.Helper()
+	byID := map[image.DiffID]*enginetest.Layer{}
+	var all []image.Descriptor
+	for _, l := range m.Layers() {
+		d := image.Descriptor{Digest: mustDigest(t, l.DiffID()), Size: l.Size()}
+		byID[d.Digest] = l
+		all = append(all, d)
+	}
+	a := Archive{Config: m.Config(), Manifest: image.SynthesizeManifest(m.Config(), all)}
+	sent := map[image.DiffID]bool{}
+	for _, d := range all[held:] {
+		if !sent[d.Digest] {
+			sent[d.Digest] = true
+			a.Send = append(a.Send, d)
+		}
+	}
+	a.Open = func(d image.Descriptor) (io.ReadCloser, error) { return byID[d.Digest].Open(), nil }
+	return a
+}
+
+// load sends an archive, whose bytes pass through change.
+func load(ctx context.Context, c *Client, a Archive, change func(io.Reader) io.Reader) error {
+	r, w := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.CloseWithError(a.Write(w))
+	}()
+	_, err := c.Load(ctx, change(r), func(string) {})
+	r.CloseWithError(io.ErrClosedPipe)
+	<-done
+	return err
+}
+
+func same(r io.Reader) io.Reader { return r }
+
+// TestEngineTrouble loads each image as we send it, and exports it again: the same ID, the same layers, byte for byte.
+func TestEngineTrouble(t *testing.T) {
+	e, c := realEngine(t)
+	for _, tr := range enginetest.Trouble() {
+		t.Run(tr.Name, func(t *testing.T) {
+			remove(t, e, tr.Image)
+			if err := load(t.Context(), c, archiveOf(t, tr.Image, 0), same); err != nil {
+				t.Fatal(err)
+			}
+			want := described(t, tr.Image)
+			img, err := c.Inspect(t.Context(), tr.ID())
+			if err != nil || img.ID != want.ID || !slices.Equal(img.DiffIDs, want.DiffIDs) || len(img.Tags) > 0 {
+				t.Fatalf("inspected %v, want %v, error %v", img, want, err)
+			}
+			x := c.Export(t.Context(), img)
+			got, err := walk(x)
+			switch {
+			case tr.Name == "no-layers" && tr.NotSaved != "":
+				if !errors.Is(err, ErrUnexportable) || !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), img.ID.Short()) {
+					t.Errorf("error %v", err)
+				}
+			case tr.NotSaved != "":
+				if !fault.Is(err, fault.Other) || !strings.Contains(err.Error(), img.ID.Short()) {
+					t.Errorf("error %v", err)
+				}
+			case err != nil:
+				t.Error(err)
+			default:
+				got.check(t, tr.Image)
+				if x.pass != 1 {
+					t.Errorf("took %d passes: its names were not predicted", x.pass)
+				}
+			}
+			remove(t, e, tr.Image)
+		})
+	}
+}
+
+// crafted are images that share layers, which no other test has.
+func crafted(t *testing.T) (base, derived *enginetest.Image) {
+	layer := func(name string) *enginetest.Layer {
+		return enginetest.NewLayer(enginetest.File(name, 0o644, t.Name()), enginetest.File("fill", 0o644, strings.Repeat(t.Name(), 10000)))
+	}
+	bottom, middle, top := layer("bottom"), layer("middle"), layer("top")
+	return enginetest.NewImage().Add(bottom, middle), enginetest.NewImage().Add(bottom, middle, top)
+}
+
+func TestEnginePartialLoad(t *testing.T) {
+	e, c := realEngine(t)
+	base, derived := crafted(t)
+	before := contents(t, e)
+	for held := 1; held <= 3; held++ {
+		if err := load(t.Context(), c, archiveOf(t, derived, held), same); !errors.Is(err, ErrLacksLayer) {
+			t.Errorf("%d layers left out that are not there: error %v", held, err)
+		}
+		unchanged(t, e, before)
+	}
+	if err := load(t.Context(), c, archiveOf(t, base, 0), same); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := c.Held(t.Context(), described(t, derived).DiffIDs); held != 2 || err != nil {
+		t.Errorf("%d layers held, error %v", held, err)
+	}
+	withBase := contents(t, e)
+	if err := load(t.Context(), c, archiveOf(t, derived, 3), same); !errors.Is(err, ErrLacksLayer) {
+		t.Errorf("too many left out: error %v", err)
+	}
+	unchanged(t, e, withBase)
+	if err := load(t.Context(), c, archiveOf(t, derived, 2), same); err != nil {
+		t.Fatal(err)
+	}
+	got, err := walk(c.Export(t.Context(), described(t, derived)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.check(t, derived)
+	if err := load(t.Context(), c, archiveOf(t, derived, 3), same); err != nil {
+		t.Errorf("nothing sent, all there: %v", err)
+	}
+	for _, m := range []*enginetest.Image{derived, base} {
+		if err := c.RemoveUntagged(t.Context(), mustDigest(t, m.ID())); err != nil {
+			t.Error(err)
+		}
+	}
+	unchanged(t, e, before)
+}
+
+// TestEngineRefusesBrokenArchives: and nothing of them stays.
+func TestEngineRefusesBrokenArchives(t *testing.T) {
+	e, c := realEngine(t)
+	_, m := crafted(t)
+	var whole bytes.Buffer
+	if err := archiveOf(t, m, 0).Write(&whole); err != nil {
+		t.Fatal(err)
+	}
+	size := int64(whole.Len())
+	broken := errors.New("much broken")
+	before := contents(t, e)
+	for what, change := range map[string]func(io.Reader) io.Reader{
+		"nothing":             func(io.Reader) io.Reader { return strings.NewReader("") },
+		"garbage":             func(io.Reader) io.Reader { return strings.NewReader(strings.Repeat("wow", 10000)) },
+		"cut in a layer":      func(r io.Reader) io.Reader { return io.LimitReader(r, size/2) },
+		"cut in the last one": func(r io.Reader) io.Reader { return io.LimitReader(r, size-5000) },
+		"cut in the config":   func(r io.Reader) io.Reader { return io.LimitReader(r, 5000) },
+		"a layer is damaged": func(r io.Reader) io.Reader {
+			return io.MultiReader(io.LimitReader(r, size/2), &flip{r: r})
+		},
+	} {
+		if err := load(t.Context(), c, archiveOf(t, m, 0), change); !fault.Is(err, fault.Other) {
+			t.Errorf("%s: error %v", what, err)
+		}
+		unchanged(t, e, before)
+	}
+	for _, n := range []int64{0, 100, size / 2, size - 1} {
+		err := load(t.Context(), c, archiveOf(t, m, 0), func(r io.Reader) io.Reader {
+			return io.MultiReader(io.LimitReader(r, n), failing{broken})
+		})
+		if !errors.Is(err, broken) {
+			t.Errorf("breaks after %d bytes: error %v", n, err)
+		}
+		unchanged(t, e, before)
+	}
+}
+
+// flip changes the first byte that passes.
+type flip struct {
+	r    io.Reader
+	done bool
+}
+
+func (f *flip) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if n > 0 && !f.done {
+		p[0] ^= 0xff
+		f.done = true
+	}
+	return n, err
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// wide is an image too large for what lies between us and the engine, so that it can be interrupted in the middle.
+func wide() *enginetest.Image { return enginetest.BigImage(3, 8<<20) }
+
+func TestEngineSlowReader(t *testing.T) {
+	e, c := realEngine(t)
+	m := wide()
+	if err := e.LoadImage(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	x := c.Export(t.Context(), described(t, m))
+	defer x.Close()
+	for seen := 0; seen < 4; {
+		item, err := x.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, _, err := hashOf(&pausing{r: item.Body})
+		if err != nil || sum != item.Digest {
+			t.Errorf("%s has the content of %s, error %v", item.Digest.Short(), sum.Short(), err)
+		}
+		seen++
+	}
+}
+
+// pausing reads with a pause each MiB.
+type pausing struct {
+	r    io.Reader
+	read int
+}
+
+func (p *pausing) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	if p.read/(1<<20) != (p.read+n)/(1<<20) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	p.read += n
+	return n, err
+}
+
+// firstLayer goes on to a layer.
+func firstLayer(t *testing.T, x *Export) Item {
+	t.Helper()
+	for {
+		item, err := x.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !item.Config {
+			return item
+		}
+	}
+}
+
+func TestEngineCancelExport(t *testing.T) {
+	e, c := realEngine(t)
+	m := wide()
+	if err := e.LoadImage(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	before := contents(t, e)
+	for _, after := range []int64{0, 1, 1 << 20, 7 << 20} {
+		ctx, cancel := context.WithCancel(t.Context())
+		x := c.Export(ctx, described(t, m))
+		item := firstLayer(t, x)
+		if _, err := io.CopyN(io.Discard, item.Body, after); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		start := time.Now()
+		if _, err := io.Copy(io.Discard, item.Body); after < 6<<20 && !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled after %d bytes: error %v", after, err)
+		}
+		if _, err := walk(x); !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled after %d bytes: goes on with error %v", after, err)
+		}
+		if late := time.Since(start); late > 2*time.Second {
+			t.Errorf("cancelled after %d bytes: took %v", after, late)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Export(ctx, described(t, m)).Next(); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled before: error %v", err)
+	}
+	unchanged(t, e, before)
+}
+
+// TestEngineCloseExportEarly: the engine ends its work when nobody listens, and takes the next request.
+func TestEngineCloseExportEarly(t *testing.T) {
+	e, c := realEngine(t)
+	m := wide()
+	if err := e.LoadImage(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	before := contents(t, e)
+	for range 3 {
+		x := c.Export(t.Context(), described(t, m))
+		if _, err := x.Next(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := x.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	unchanged(t, e, before)
+	if err := c.Export(t.Context(), described(t, m)).Close(); err != nil {
+		t.Errorf("closed unread: %v", err)
+	}
+}
+
+func TestEngineCancelLoad(t *testing.T) {
+	e, c := realEngine(t)
+	m := wide()
+	remove(t, e, m)
+	before := contents(t, e)
+	for _, after := range []int64{0, 1000, 12 << 20, 24 << 20} {
+		ctx, cancel := context.WithCancel(t.Context())
+		start := time.Now()
+		err := load(ctx, c, archiveOf(t, m, 0), func(r io.Reader) io.Reader {
+			return io.MultiReader(io.LimitReader(r, after), calling{cancel}, r)
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled after %d bytes: error %v", after, err)
+		}
+		if late := time.Since(start); late > 10*time.Second {
+			t.Errorf("cancelled after %d bytes: took %v", after, late)
+		}
+		unchanged(t, e, before)
+	}
+}
+
+// calling is an empty reader that calls something.
+type calling struct{ f func() }
+
+func (c calling) Read([]byte) (int, error) { c.f(); return 0, io.EOF }
+
+func TestEngineTagAndRemove(t *testing.T) {
+	e, c := realEngine(t)
+	m, _ := crafted(t)
+	id := mustDigest(t, m.ID())
+	before := contents(t, e)
+	if err := load(t.Context(), c, archiveOf(t, m, 0), same); err != nil {
+		t.Fatal(err)
+	}
+	ref := image.Reference{Repository: "localhost:5000/dogestry-test/tagged", Tag: "much_Tag-1.0"}
+	if err := c.Tag(t.Context(), id, ref); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.RemoveUntagged(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if img, err := c.Inspect(t.Context(), ref.String()); err != nil || img.ID != id || !slices.Equal(img.Tags, []string{ref.String()}) {
+		t.Errorf("image %+v, error %v", img, err)
+	}
+	remove(t, e, m)
+	if err := c.RemoveUntagged(t.Context(), id); err != nil {
+		t.Errorf("removing what is gone: %v", err)
+	}
+	if err := c.Tag(t.Context(), id, ref); !fault.Is(err, fault.Other) {
+		t.Errorf("tagging what is gone: %v", err)
+	}
+	unchanged(t, e, before)
+}
