@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -53,7 +52,7 @@ func printDetails(w io.Writer, d *catalog.Details) error {
 	if d.Created != nil {
 		fmt.Fprintf(t, "Created:\t%s (%s)\n", d.Created.Format(time.RFC3339), ago(d.Created))
 	}
-	fmt.Fprintf(t, "Platform:\t%s\n", printable(d.Platform))
+	fmt.Fprintf(t, "Platform:\t%s\n", oneLine(d.Platform))
 	fmt.Fprintf(t, "Size:\t%s (%s stored)\n", bytes(d.Size), bytes(d.Stored))
 	fmt.Fprintf(t, "\nLAYER\tSIZE\tSTORED\tSHARED WITH\n")
 	for _, l := range d.Layers {
@@ -61,20 +60,16 @@ func printDetails(w io.Writer, d *catalog.Details) error {
 	}
 	fmt.Fprintf(t, "\nHISTORY\tCREATED BY\n")
 	for _, h := range d.History {
-		by := strings.Join(strings.Fields(h.CreatedBy), " ")
+		by := oneLine(h.CreatedBy)
 		if h.EmptyLayer {
 			by += "  (no layer)"
 		}
-		fmt.Fprintf(t, "%s\t%s\n", ago(h.Created), printable(by))
+		fmt.Fprintf(t, "%s\t%s\n", ago(h.Created), by)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	config, err := json.MarshalIndent(d.Config, "", "  ")
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(w, "\nConfig: %s\n", config)
+	_, err := fmt.Fprintf(w, "\nConfig: %s", indentedJSON(d.Config))
 	return err
 }
 

@@ -87,7 +87,7 @@ func printList(w io.Writer, rows []catalog.Image) {
 			continue
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Reference.Repository, r.Reference.Tag, shortID(r.ID),
-			ago(r.Created), bytes(r.Stored), printable(r.Platform))
+			ago(r.Created), bytes(r.Stored), oneLine(r.Platform))
 	}
 	t.Flush()
 }

@@ -11,9 +11,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -32,16 +34,21 @@ const (
 func Main(args []string, stdout, stderr io.Writer) int {
 	ctx, caught, stop := signals(context.Background())
 	defer stop()
-	a := &app{out: stdout, errOut: stderr}
+	out := &results{w: stdout}
+	a := &app{out: out, errOut: stderr}
 	root := a.root()
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if err == nil && out.err != nil {
+		err = fault.Wrap(fault.Other, out.err, "cannot write the result")
+	}
 	if err == nil {
 		return 0
 	}
-	code := int(kindOf(err))
+	a.json = a.json || slices.Contains(args, "--json") // flags behind a wrong one are not parsed
+	code := int(fault.KindOf(err))
 	switch sig := caught(); {
 	case sig == syscall.SIGTERM:
 		code, err = exitTerminated, errors.New("terminated")
@@ -50,6 +57,19 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	}
 	a.printError(err)
 	return code
+}
+
+// results is stdout: what could not be written there is told at the end.
+type results struct {
+	w   io.Writer
+	err error
+}
+
+func (r *results) Write(p []byte) (n int, err error) {
+	if r.err == nil {
+		n, r.err = r.w.Write(p)
+	}
+	return n, r.err
 }
 
 // signals returns a context that ends at the first SIGINT or SIGTERM, and what
@@ -98,18 +118,47 @@ func (a *app) root() *cobra.Command {
 A remote is a directory: nothing has to run there, and nothing else has to be up.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noSuchCommand,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+
+		SuggestionsMinimumDistance: 2,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the result, or the error, as one JSON document on stdout")
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "print results and errors only")
 	root.PersistentFlags().BoolVar(&a.debug, "debug", false, "log what happens inside, on stderr")
 	root.AddCommand(a.pushCommand(), a.pullCommand(), a.listCommand(), a.inspectCommand(), a.versionCommand())
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
-		c.Args = usageArgs(c.Args)
+		switch c.Name() {
+		case "help":
+			c.Args = func(_ *cobra.Command, args []string) error {
+				_, rest, _ := root.Find(args)
+				return noSuchCommand(root, rest)
+			}
+		case "completion":
+			c.Args, c.RunE = noSuchCommand, root.RunE
+			for _, shell := range c.Commands() {
+				shell.Args = usageArgs(shell.Args)
+			}
+		default:
+			c.Args = usageArgs(c.Args)
+		}
 	}
 	return root
+}
+
+// noSuchCommand refuses what is left of a command line that no command was found for.
+func noSuchCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	f := fault.New(fault.Usage, "unknown command %q", args[0])
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		return f.Advise("Did you mean %s?", strings.Join(near, " or "))
+	}
+	return f.Advise("See `%s --help`.", c.CommandPath())
 }
 
 // usageArgs makes errors about the number of arguments usage faults.
@@ -129,28 +178,28 @@ func usageError(c *cobra.Command, err error) error {
 	return fault.New(fault.Usage, "%s", err).Advise("Usage: %s\nSee `%s --help`.", c.UseLine(), c.CommandPath())
 }
 
-// kindOf returns an error's kind; what cobra itself refuses is usage.
-func kindOf(err error) fault.Kind {
-	if strings.HasPrefix(err.Error(), "unknown command ") {
-		return fault.Usage
-	}
-	return fault.KindOf(err)
+// failure is an error in --json output.
+type failure struct {
+	Kind    string `json:"kind"`
+	Message string `json:"message"`
+	Advice  string `json:"advice,omitempty"`
 }
 
-// printError tells of a failure: on stderr for people, with --json on stdout.
+func failureOf(err error) *failure {
+	if err == nil {
+		return nil
+	}
+	return &failure{fault.KindOf(err).String(), err.Error(), fault.AdviceOf(err)}
+}
+
+// printError tells of a failure: on stderr for people, with --json on stdout too.
 func (a *app) printError(err error) {
-	advice := fault.AdviceOf(err)
 	var told printed
 	if a.json && !errors.As(err, &told) {
-		type failure struct {
-			Kind    string `json:"kind"`
-			Message string `json:"message"`
-			Advice  string `json:"advice,omitempty"`
-		}
-		a.printJSON(map[string]failure{"error": {kindOf(err).String(), err.Error(), advice}})
+		a.printJSON(map[string]*failure{"error": failureOf(err)})
 	}
 	fmt.Fprintln(a.errOut, "dogestry: "+printable(err.Error()))
-	if advice != "" {
+	if advice := fault.AdviceOf(err); advice != "" {
 		fmt.Fprintln(a.errOut, "  "+strings.ReplaceAll(printable(advice), "\n", "\n  "))
 	}
 }
@@ -161,10 +210,28 @@ type printed struct{ error }
 func (p printed) Unwrap() error { return p.error }
 
 func (a *app) printJSON(v any) {
-	e := json.NewEncoder(a.out)
+	io.WriteString(a.out, indentedJSON(v)) //nolint:errcheck // results keeps it
+}
+
+// indentedJSON returns v and a line feed. What JSON allows in its strings and a
+// terminal would obey is escaped.
+func indentedJSON(v any) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	e.Encode(v) //nolint:errcheck // nothing is left to tell it to
+	if err := e.Encode(v); err != nil {
+		panic(err) // no type that is printed can fail
+	}
+	var safe strings.Builder
+	for _, r := range b.String() {
+		if r != '\n' && obeyed(r) {
+			fmt.Fprintf(&safe, `\u%04x`, r)
+		} else {
+			safe.WriteRune(r)
+		}
+	}
+	return safe.String()
 }
 
 // log returns the logger that --debug asks for.
@@ -203,9 +270,17 @@ func (a *app) show() (d *progress.Display, hide func()) {
 // from reaching the terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\n' && r != '\t' && (r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0) {
+		if r != '\n' && r != '\t' && obeyed(r) {
 			return '�'
 		}
 		return r
 	}, s)
 }
+
+// obeyed reports whether a terminal does something at r instead of showing it.
+func obeyed(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)
+}
+
+// oneLine is printable for what must not begin a line or a column of its own.
+func oneLine(s string) string { return printable(strings.Join(strings.Fields(s), " ")) }

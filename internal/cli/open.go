@@ -63,6 +63,7 @@ func directory(name string) (string, error) {
 func openDirectory(dir, name string, mode access) (storage.Store, error) {
 	var store storage.Store
 	var err error
+	parent := filepath.Dir(filepath.Clean(dir))
 	if mode == toWrite {
 		store, err = file.Create(dir)
 	} else {
@@ -71,11 +72,11 @@ func openDirectory(dir, name string, mode access) (storage.Store, error) {
 	switch {
 	case err == nil:
 		return store, nil
-	case errors.Is(err, storage.ErrNotFound) && mode == toPlan:
+	case errors.Is(err, storage.ErrNotFound) && mode == toPlan && exists(parent):
 		return mem.New(), nil // an empty remote, as a push would find it
-	case errors.Is(err, storage.ErrNotFound) && mode == toWrite:
+	case errors.Is(err, storage.ErrNotFound) && mode != toRead:
 		return nil, fault.Wrap(fault.NotFound, err, "cannot make the remote %s", name).
-			Advise("Its parent directory is missing: mkdir -p %q", filepath.Dir(dir))
+			Advise("Its parent directory is missing: mkdir -p %q", parent)
 	case errors.Is(err, storage.ErrNotFound):
 		return nil, fault.Wrap(fault.NotFound, err, "no remote at %s", name).
 			Advise("Check the path; `dogestry push` makes the directory.")
@@ -85,6 +86,11 @@ func openDirectory(dir, name string, mode access) (storage.Store, error) {
 		return nil, fault.Wrap(fault.Other, err, "cannot use the remote %s", name).
 			Advise("A remote is a directory: /srv/images, ./images or file:///srv/images.")
 	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // connect opens the engine that --engine names, or docker's.

@@ -23,14 +23,18 @@ type outcome struct {
 // on it, and what moved on stderr. It returns the outcome's error.
 func (a *app) printResults(o outcome) error {
 	if a.json {
-		if o.err != nil {
+		if o.err != nil && len(o.results) == 0 {
 			return o.err // the one JSON document is then the error
 		}
 		a.printJSON(struct {
 			Remote  string            `json:"remote"`
 			Images  []transfer.Result `json:"images"`
 			Seconds float64           `json:"seconds"`
-		}{o.remote, o.results, o.took.Seconds()})
+			Error   *failure          `json:"error,omitempty"` // what stopped it before it had done all
+		}{o.remote, o.results, o.took.Seconds(), failureOf(o.err)})
+		if o.err != nil {
+			return printed{o.err}
+		}
 		return nil
 	}
 	for _, r := range o.results {
@@ -39,6 +43,9 @@ func (a *app) printResults(o outcome) error {
 	if !a.quiet {
 		for _, r := range o.results {
 			fmt.Fprintln(a.errOut, summary(o, r))
+		}
+		if n := len(o.results); n > 1 {
+			fmt.Fprintf(a.errOut, "%d images in %.1fs\n", n, o.took.Seconds())
 		}
 	}
 	return o.err
@@ -65,7 +72,7 @@ func summary(o outcome, r transfer.Result) string {
 	if spared > 0 {
 		fmt.Fprintf(&b, ", spared %s, %s", layers(spared), bytes(sparedSize))
 	}
-	if !r.DryRun {
+	if len(o.results) == 1 && !r.DryRun { // o.took is the time of all
 		fmt.Fprintf(&b, " in %.1fs", o.took.Seconds())
 	}
 	return b.String()

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/transfer"
 )
@@ -24,6 +25,9 @@ The tag is set in the engine once the image is there in full.`,
   dogestry pull ./images myapp@sha256:4f5e…   (the image stays without a tag; --as gives it one)`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkTransferFlags(c, o); err != nil {
+				return err
+			}
 			images, err := pullImages(args[1:], as)
 			if err != nil {
 				return err
@@ -86,4 +90,16 @@ func (a *app) transferFlags(c *cobra.Command, o *transfer.Options) {
 	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would move, and change nothing")
 	c.Flags().IntVar(&o.Parallel, "parallel", transfer.DefaultParallel, "layers on their way at once")
 	c.Flags().StringVar(&a.engine, "engine", "", "the engine's `URL`: unix://, tcp://, ssh:// (default: the one that docker uses)")
+}
+
+// checkTransferFlags refuses values that make no sense. An empty --as is most
+// likely a variable that was not set.
+func checkTransferFlags(c *cobra.Command, o transfer.Options) error {
+	if o.Parallel < 1 {
+		return fault.New(fault.Usage, "--parallel %d: at least one layer is on its way at a time", o.Parallel)
+	}
+	if as := c.Flags().Lookup("as"); as.Changed && as.Value.String() == "" {
+		return fault.New(fault.Usage, "--as is empty").Advise("Name the image, or leave --as out.")
+	}
+	return nil
 }

@@ -26,6 +26,9 @@ leaves whole layers, and the same command goes on from there.`,
   dogestry push file:///srv/images web worker --compression zstd`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkTransferFlags(c, o); err != nil {
+				return err
+			}
 			method, err := codec.ByName(compression)
 			if err != nil {
 				return fault.New(fault.Usage, "--compression %s", err)

@@ -63,8 +63,13 @@ func (d Digest) Short() string { return d.Hex()[:12] }
 // IsZero reports whether d is no digest.
 func (d Digest) IsZero() bool { return d == Digest{} }
 
-// MarshalText returns String, for JSON.
-func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+// MarshalText returns String, for JSON; no digest is the empty string.
+func (d Digest) MarshalText() ([]byte, error) {
+	if d.IsZero() {
+		return []byte{}, nil
+	}
+	return []byte(d.String()), nil
+}
 
 // UnmarshalText accepts what ParseDigest accepts.
 func (d *Digest) UnmarshalText(text []byte) (err error) {

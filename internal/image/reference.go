@@ -2,6 +2,7 @@ package image
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -25,7 +26,7 @@ func ParseReference(s string) (Reference, error) {
 	}
 	named, err := reference.ParseNormalizedNamed(s)
 	if err != nil {
-		return Reference{}, fmt.Errorf("%q is not an image name: %w", clip(s), err)
+		return Reference{}, fmt.Errorf("%q is not an image name: %s", clip(s), plain(err))
 	}
 	ref := Reference{Repository: familiar(named)}
 	if tagged, ok := named.(reference.Tagged); ok {
@@ -33,6 +34,9 @@ func ParseReference(s string) (Reference, error) {
 	}
 	if digested, ok := named.(reference.Digested); ok {
 		ref.Digest, err = ParseDigest(digested.Digest().String())
+		if err == nil && ref.Digest.IsZero() {
+			err = errors.New("nothing has this digest")
+		}
 		if err != nil {
 			return Reference{}, fmt.Errorf("%q: %w", clip(s), err)
 		}
@@ -46,12 +50,17 @@ func ParseReference(s string) (Reference, error) {
 func ParseRepository(s string) (string, error) {
 	named, err := reference.ParseNormalizedNamed(s)
 	if err != nil {
-		return "", fmt.Errorf("%q is not a repository: %w", clip(s), err)
+		return "", fmt.Errorf("%q is not a repository: %s", clip(s), plain(err))
 	}
 	if !reference.IsNameOnly(named) {
 		return "", fmt.Errorf("%q is not a repository: it has a tag or digest", clip(s))
 	}
 	return familiar(named), nil
+}
+
+// plain returns the text of a parser's error about the name as the user wrote it.
+func plain(err error) string {
+	return strings.ReplaceAll(strings.TrimPrefix(err.Error(), "invalid reference format: "), "(library/", "(")
 }
 
 // familiar returns the short name that docker shows, where it has one that means

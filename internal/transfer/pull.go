@@ -168,6 +168,7 @@ func (p *pull) send(ctx context.Context, held int) error {
 	for _, d := range send {
 		archive.Send = append(archive.Send, image.Descriptor{Digest: d, Size: p.layers[d].Size})
 	}
+	warnRoom(p.o, p.to, 2*total(archive.Send)) // staged, and unpacked
 	body, writer := io.Pipe()
 	g.Go(func() error {
 		err := archive.Write(writer)
@@ -189,6 +190,13 @@ func (p *pull) send(ctx context.Context, held int) error {
 		return loadErr
 	}
 	return err
+}
+
+func total(layers []image.Descriptor) (size int64) {
+	for _, l := range layers {
+		size += l.Size
+	}
+	return size
 }
 
 // fetch opens the layers in order, o.Parallel at once, and returns their

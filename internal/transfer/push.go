@@ -122,6 +122,7 @@ func (p *push) result() Result {
 // send reads one export and stores what is missing of it: layers as they come
 // by, documents behind them. It stops reading when it has all.
 func (p *push) send(ctx context.Context) error {
+	warnRoom(p.o, p.from, p.img.Size)
 	p.o.Progress.Status(fmt.Sprintf("the engine is exporting %s", p.img))
 	defer p.o.Progress.Status("")
 	g, gctx := errgroup.WithContext(ctx)

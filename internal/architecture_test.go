@@ -1,0 +1,156 @@
+// Package internal_test makes sure that the packages of this module import each
+// other as docs/architecture.md says.
+package internal_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/dogestry/dogestry/"
+
+// rule is a row of the table in docs/architecture.md, "Import direction". Names
+// are relative to internal/; one that ends with /* stands for all that is right
+// below. What is here and what is there are changed together.
+type rule struct {
+	pkg string
+	may []string
+}
+
+var rules = []rule{
+	{"../cmd/dogestry", []string{"cli"}},
+	{"cli", []string{
+		"cli/progress", "transfer", "catalog", "repo", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
+	}},
+	{"cli/progress", []string{"transfer"}},
+	{"transfer", []string{"remote", "engine", "image", "fault"}},
+	{"catalog", []string{"remote", "image", "fault"}},
+	{"repo", []string{"remote", "storage", "codec", "image", "fault"}},
+	{"engine", []string{"image", "fault"}},
+	{"remote", []string{"image", "fault"}},
+	{"storage/*", []string{"storage"}},
+	{"storage", nil},
+	{"codec", nil},
+	{"image", nil},
+	{"fault", nil},
+
+	// What tests and benchmarks are made of. Only these two kinds may import it; testOnly says so.
+	{"storage/storagetest", []string{"storage"}},
+	{"remote/remotetest", []string{"remote", "image", "fault"}},
+	{"enginetest", nil},
+	{"enginetest/hello", nil},
+	{"../bench", []string{"enginetest"}},
+}
+
+var testOnly = []string{"enginetest", "storage/storagetest", "remote/remotetest"}
+
+// TestImportDirection asks the go command what imports what, tests apart.
+func TestImportDirection(t *testing.T) {
+	imports := importsOfModule(t)
+	for pkg, imported := range imports {
+		r, ok := ruleFor(pkg)
+		if !ok {
+			t.Errorf("%s has no row in the table of imports: add it here and to docs/architecture.md", pkg)
+			continue
+		}
+		for _, i := range imported {
+			if !slices.ContainsFunc(r.may, func(pattern string) bool { return matches(pattern, i) }) {
+				t.Errorf("%s imports %s: docs/architecture.md does not allow it", pkg, i)
+			}
+			if slices.Contains(testOnly, i) && pkg != "../bench" {
+				t.Errorf("%s imports %s, which is for tests and benchmarks", pkg, i)
+			}
+			if matches("storage/*", i) && pkg != "cli" {
+				t.Errorf("%s imports %s: only cli names concrete transports", pkg, i)
+			}
+		}
+	}
+	for _, r := range rules {
+		found := false
+		for pkg := range imports {
+			got, ok := ruleFor(pkg)
+			found = found || ok && got.pkg == r.pkg
+		}
+		if !found {
+			t.Errorf("the table has a row for %s, which is no package", r.pkg)
+		}
+	}
+}
+
+// importsOfModule returns the packages of this module, and what each imports of
+// it outside its tests.
+func importsOfModule(t *testing.T) map[string][]string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports,GoFiles", module+"...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
+	}
+	imports := map[string][]string{}
+	for list := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p struct {
+			ImportPath string
+			Imports    []string
+			GoFiles    []string
+		}
+		if err := list.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if !ours(p.ImportPath) || len(p.GoFiles) == 0 {
+			continue
+		}
+		own := []string{}
+		for _, i := range p.Imports {
+			if ours(i) {
+				own = append(own, short(i))
+			}
+		}
+		imports[short(p.ImportPath)] = own
+	}
+	if len(imports) < 10 {
+		t.Fatalf("go list found only %d packages of this module", len(imports))
+	}
+	return imports
+}
+
+func ours(importPath string) bool { return strings.HasPrefix(importPath+"/", module) }
+
+// short is a package's path relative to internal/.
+func short(importPath string) string {
+	p := strings.TrimPrefix(importPath, module)
+	if inner, ok := strings.CutPrefix(p, "internal/"); ok {
+		return inner
+	}
+	return "../" + p
+}
+
+// ruleFor returns the row of a package; its own goes before one that ends with /*.
+func ruleFor(pkg string) (rule, bool) {
+	for _, r := range rules {
+		if r.pkg == pkg {
+			return r, true
+		}
+	}
+	for _, r := range rules {
+		if matches(r.pkg, pkg) {
+			return r, true
+		}
+	}
+	return rule{}, false
+}
+
+func matches(pattern, pkg string) bool {
+	ok, err := path.Match(pattern, pkg)
+	return err == nil && ok
+}

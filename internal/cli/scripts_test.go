@@ -1,0 +1,241 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/dogestry/dogestry/internal/enginetest"
+)
+
+var update = flag.Bool("update", false, "write what the commands print into the golden files of the scripts")
+
+// raceOptions keep the race detector, where it is on, from a pause of a second
+// at the end of each process. It still makes the exit code 66 where it finds something.
+const raceOptions = "atexit_sleep_ms=0"
+
+// suite is the tests of this package, and stops the engine behind them.
+type suite struct{ *testing.M }
+
+func (s suite) Run() int {
+	code := s.M.Run()
+	if err := enginetest.StopAll(); err != nil {
+		fmt.Fprintln(os.Stderr, "enginetest:", err)
+		code = max(code, 1)
+	}
+	return code
+}
+
+// TestMain makes this test binary the commands dogestry and nobody as well, which
+// the scripts and the tests of signals start as processes.
+func TestMain(m *testing.M) {
+	testscript.Main(suite{m}, map[string]func(){
+		"dogestry": func() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) },
+		"nobody": func() { // dogestry, without root's rights
+			if err := becomeNobody(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(99)
+			}
+			os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr))
+		},
+	})
+}
+
+// TestScripts runs testdata/script. Besides testscript's own commands scripts have
+//
+//	dogestry ARGS…            the program; exit code 0, or with "!" any other
+//	exits CODE COMMAND…       a command that exits with this very code
+//	image NAME LAYER…         brings an image into the engine with one layer for each word; the same word is the same layer
+//	trouble NAME              brings one of enginetest.Trouble into the engine
+//	hostile NAME              brings an image whose config is full of control characters
+//	docker ARGS…              the docker command on the engine
+//	json                      stdout must be one JSON document; replaces in it what differs from run to run
+//	flip FILE                 damages the byte in the middle
+//	readonly DIR              mounts DIR read-only [root]
+//
+// They run in parallel on one engine, so images and layers have names that no
+// other script uses. -update writes golden files anew.
+func TestScripts(t *testing.T) {
+	engine := enginetest.For(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		UpdateScripts:      *update,
+		RequireUniqueNames: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("DOCKER_HOST", engine.Host)
+			env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, ".docker"))
+			env.Setenv("HOME", filepath.Join(env.WorkDir, ".home"))
+			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, ".cache"))
+			env.Setenv("GORACE", raceOptions)
+			env.Setenv("TERM", "xterm") // so that nothing but the pipe keeps bars away
+			// Scripts run dogestry as nobody, too.
+			return errors.Join(os.Chmod(filepath.Dir(env.WorkDir), 0o755), os.Chmod(env.WorkDir, 0o755))
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Getuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":    exits,
+			"image":    loads(t.Context(), engine, wordsImage),
+			"trouble":  loads(t.Context(), engine, func(name string, _ []string) *enginetest.Image { return enginetest.TroubleNamed(name).Image }),
+			"hostile":  loads(t.Context(), engine, func(name string, _ []string) *enginetest.Image { return hostileImage(name) }),
+			"docker":   dockerCommand(t.Context(), engine),
+			"json":     oneDocument,
+			"flip":     flip,
+			"readonly": readOnly,
+		},
+	})
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+	for _, stream := range []string{"stdout", "stderr"} {
+		if c := control(ts.ReadFile(stream)); c != "" {
+			ts.Fatalf("%s has the control character %s", stream, c)
+		}
+	}
+}
+
+// control returns the first control character in s that may do something to a
+// terminal, quoted, or "".
+func control(s string) string {
+	for _, r := range s {
+		if r != '\n' && (r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u202e') {
+			return strconv.QuoteRune(r)
+		}
+	}
+	return ""
+}
+
+// loads makes the command that brings an image into the engine: NAME WORD….
+func loads(ctx context.Context, e *enginetest.Engine, make func(name string, words []string) *enginetest.Image) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) == 0 {
+			ts.Fatalf("the name of an image is missing")
+		}
+		m := make(args[0], args[1:])
+		ts.Check(e.LoadImage(ctx, m))
+	}
+}
+
+func wordsImage(name string, words []string) *enginetest.Image {
+	m := enginetest.NewImage().Tag(name)
+	for _, w := range words {
+		m.Layer(enginetest.File(w, 0o644, strings.Repeat(w+"\n", 10_000)))
+	}
+	return m
+}
+
+func hostileImage(name string) *enginetest.Image {
+	return wordsImage(name, []string{name}).EditConfig(func(config []byte) []byte {
+		const attack = `\u001b]0;owned\u0007\u001b[2J\u009b31m\u007f\u202e\r\nhostile/row   1\tx`
+		config = []byte(strings.Replace(string(config), `"architecture":"`, `"variant":"`+attack+`","architecture":"`, 1))
+		return []byte(strings.Replace(string(config), `"Env":[`, `"Labels":{"`+attack+`":"`+attack+`"},"Env":["A=`+attack+`",`, 1))
+	}).Step("RUN \x1b]0;owned\x07 \x1b[2J \u009b31m")
+}
+
+func dockerCommand(ctx context.Context, e *enginetest.Engine) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		out, err := e.Docker(ctx, nil, args...)
+		fmt.Fprintf(ts.Stdout(), "%s", out)
+		switch {
+		case neg && err == nil:
+			ts.Fatalf("docker unexpectedly succeeded")
+		case !neg:
+			ts.Check(err)
+		}
+	}
+}
+
+// volatile is what differs between runs and machines in JSON output.
+var volatile = []struct {
+	pattern *regexp.Regexp
+	becomes string
+}{
+	{regexp.MustCompile(`("seconds": )[0-9.e-]+`), `${1}0`},
+	{regexp.MustCompile(`("stored": )[1-9][0-9]*`), `${1}1`},
+	{regexp.MustCompile(`("go": )"go[^"]*"`), `${1}"go1"`},
+	{regexp.MustCompile(`"` + runtime.GOOS + `/` + runtime.GOARCH + `"`), `"linux/arch"`},
+}
+
+var digests = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
+
+func oneDocument(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: json")
+	}
+	text, stderr := ts.ReadFile("stdout"), ts.ReadFile("stderr")
+	d := json.NewDecoder(strings.NewReader(text))
+	var document any
+	if err := d.Decode(&document); err != nil {
+		ts.Fatalf("stdout is not JSON: %v", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		ts.Fatalf("stdout is more than one JSON document")
+	}
+	text = strings.ReplaceAll(text, ts.Getenv("WORK"), "$WORK")
+	text = strings.ReplaceAll(text, ts.Getenv("DOCKER_HOST"), "$DOCKER_HOST")
+	for _, v := range volatile {
+		text = v.pattern.ReplaceAllString(text, v.becomes)
+	}
+	// Digests get a number each: which are equal is part of the result, which they are is not.
+	numbers := map[string]string{}
+	text = digests.ReplaceAllStringFunc(text, func(d string) string {
+		if numbers[d] == "" {
+			numbers[d] = fmt.Sprintf("<%d>", len(numbers)+1)
+		}
+		return numbers[d]
+	})
+	fmt.Fprint(ts.Stdout(), text)
+	fmt.Fprint(ts.Stderr(), stderr)
+}
+
+func flip(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: flip FILE")
+	}
+	path := ts.MkAbs(args[0])
+	content, err := os.ReadFile(path)
+	ts.Check(err)
+	content[len(content)/2] ^= 0xff
+	ts.Check(os.WriteFile(path, content, 0o644))
+}
+
+func readOnly(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: readonly DIR")
+	}
+	undo, err := mountReadOnly(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Defer(undo)
+}
