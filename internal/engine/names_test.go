@@ -119,6 +119,21 @@ func TestV1JSONTooLarge(t *testing.T) {
 	}
 }
 
+// TestV1SumsAreBounded: large documents and many layers together would take hours.
+func TestV1SumsAreBounded(t *testing.T) {
+	s := readSample(t, "utc")
+	n := newNames(Image{ID: s.img.ID, DiffIDs: layersFrom(0, image.MaxLayers)})
+	doc := []byte(`{"os":"linux","x":"` + strings.Repeat("x", 1<<19) + `"}`)
+	for range 3 {
+		if err := n.readV1(s.dirs[0], bytes.NewReader(doc), int64(len(doc))); err != nil {
+			t.Error(err)
+		}
+	}
+	if n.summed > maxV1Sums+10*len(doc) {
+		t.Errorf("%d MiB summed", n.summed>>20)
+	}
+}
+
 func TestIdentify(t *testing.T) {
 	m := threeLayers()
 	img := described(t, m)

@@ -1,0 +1,370 @@
+package transfer
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dogestry/dogestry/internal/engine"
+	"github.com/dogestry/dogestry/internal/enginetest"
+	"github.com/dogestry/dogestry/internal/image"
+)
+
+// classic is an engine with a classic image store, in memory: quick enough for loops, and it does as it is told to fail.
+// What real engines do, tests on real engines prove.
+type classic struct {
+	mu      sync.Mutex
+	images  map[image.ID]*classicImage
+	exports int   // requests for one
+	loads   int   // requests for one
+	changed int   // requests that change anything
+	bytes   int64 // of all archives that were sent to be loaded
+
+	spoil func(name string, content []byte) []byte // changes an entry of an export; nil leaves it out
+	deny  map[string]string                        // method and path after the version → message of a 500
+	lies  bool                                     // says that it has loaded, and has not
+}
+
+type classicImage struct {
+	config []byte
+	layers [][]byte
+	chain  []image.ChainID
+	ids    []image.DiffID
+	tags   map[string]bool
+}
+
+func newClassic(images ...*enginetest.Image) *classic {
+	c := &classic{images: map[image.ID]*classicImage{}}
+	for _, m := range images {
+		c.put(m)
+	}
+	return c
+}
+
+// put gives the engine an image with all its tags.
+func (c *classic) put(m *enginetest.Image) {
+	var layers [][]byte
+	for _, l := range m.Layers() {
+		layers = append(layers, l.Bytes())
+	}
+	i := c.keep(m.Config(), layers)
+	for _, tag := range m.Tags() {
+		c.tag(i, tag)
+	}
+}
+
+func (c *classic) keep(config []byte, layers [][]byte) *classicImage {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := image.DigestOf(config)
+	if c.images[id] == nil {
+		i := &classicImage{config: config, layers: layers, tags: map[string]bool{}}
+		for _, l := range layers {
+			i.ids = append(i.ids, image.DigestOf(l))
+		}
+		i.chain = image.ChainIDs(i.ids)
+		c.images[id] = i
+	}
+	return c.images[id]
+}
+
+// tag moves a tag, as engines do: the image that had it stays.
+func (c *classic) tag(i *classicImage, tag string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, other := range c.images {
+		delete(other.tags, tag)
+	}
+	i.tags[tag] = true
+}
+
+// names is what `docker images` would say: "tag id", and "<none> id", sorted.
+func (c *classic) names() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	for id, i := range c.images {
+		for tag := range i.tags {
+			names = append(names, tag+" "+id.Short())
+		}
+		if len(i.tags) == 0 {
+			names = append(names, "<none> "+id.Short())
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (c *classic) find(name string) (image.ID, *classicImage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, i := range c.images {
+		if id.String() == name || i.tags[name] {
+			return id, i
+		}
+	}
+	return image.ID{}, nil
+}
+
+var (
+	version   = regexp.MustCompile(`^/v1\.\d+`)
+	imagePath = regexp.MustCompile(`^/images/(.+)/(json|tag)$`)
+)
+
+func (c *classic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := version.ReplaceAllString(r.URL.Path, "")
+	c.mu.Lock()
+	denied := c.deny[r.Method+" "+path]
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		c.changed++
+	}
+	c.mu.Unlock()
+	if denied != "" {
+		answer(w, http.StatusInternalServerError, map[string]string{"message": denied})
+		return
+	}
+	switch m := imagePath.FindStringSubmatch(path); {
+	case path == "/_ping":
+		w.Header().Set("Api-Version", "1.41")
+	case path == "/info":
+		answer(w, http.StatusOK, map[string]any{})
+	case path == "/images/json":
+		list := []map[string]any{}
+		c.mu.Lock()
+		for id, i := range c.images {
+			list = append(list, map[string]any{"Id": id.String(), "RepoTags": slices.Sorted(maps.Keys(i.tags))})
+		}
+		c.mu.Unlock()
+		answer(w, http.StatusOK, list)
+	case path == "/images/get":
+		c.export(w, r.URL.Query().Get("names"))
+	case path == "/images/load":
+		c.load(w, r.Body)
+	case m != nil:
+		c.image(w, r, m[1], m[2])
+	case r.Method == http.MethodDelete:
+		id, i := c.find(strings.TrimPrefix(path, "/images/"))
+		if i == nil {
+			answer(w, http.StatusNotFound, map[string]string{"message": "No such image"})
+			return
+		}
+		c.mu.Lock()
+		delete(c.images, id)
+		c.mu.Unlock()
+		answer(w, http.StatusOK, []any{})
+	default:
+		answer(w, http.StatusInternalServerError, map[string]string{"message": "unexpected " + r.Method + " " + path})
+	}
+}
+
+func (c *classic) image(w http.ResponseWriter, r *http.Request, name, verb string) {
+	id, i := c.find(name)
+	if i == nil {
+		answer(w, http.StatusNotFound, map[string]string{"message": "No such image: " + name})
+		return
+	}
+	if verb == "tag" {
+		repo := strings.TrimPrefix(strings.TrimPrefix(r.URL.Query().Get("repo"), "docker.io/"), "library/")
+		c.tag(i, repo+":"+r.URL.Query().Get("tag"))
+		w.WriteHeader(http.StatusCreated)
+		return
+	}
+	c.mu.Lock()
+	tags := slices.Sorted(maps.Keys(i.tags))
+	c.mu.Unlock()
+	layers := []string{}
+	for _, d := range i.ids {
+		layers = append(layers, d.String())
+	}
+	answer(w, http.StatusOK, map[string]any{
+		"Id": id.String(), "RepoTags": tags, "Os": "linux", "Architecture": "amd64", "RootFS": map[string]any{"Type": "layers", "Layers": layers},
+	})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// export writes the layout of Docker 25, in which the config comes behind the layers.
+func (c *classic) export(w http.ResponseWriter, name string) {
+	id, i := c.find(name)
+	c.mu.Lock()
+	c.exports++
+	c.mu.Unlock()
+	if i == nil {
+		answer(w, http.StatusNotFound, map[string]string{"message": "No such image: " + name})
+		return
+	}
+	if len(i.layers) == 0 {
+		answer(w, http.StatusInternalServerError, map[string]string{"message": "empty export - not implemented"})
+		return
+	}
+	t := tar.NewWriter(w)
+	write := func(name string, content []byte) {
+		if c.spoil != nil {
+			if content = c.spoil(name, content); content == nil {
+				return
+			}
+		}
+		_ = t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))})
+		_, _ = t.Write(content)
+	}
+	for n, l := range i.layers {
+		write("blobs/sha256/"+i.ids[n].Hex(), l)
+	}
+	write("blobs/sha256/"+id.Hex(), i.config)
+	_ = t.Close()
+}
+
+func (c *classic) load(w http.ResponseWriter, body io.Reader) {
+	c.mu.Lock()
+	c.loads++
+	c.mu.Unlock()
+	files := map[string][]byte{}
+	counted := &counting{r: body}
+	t := tar.NewReader(counted)
+	for {
+		h, err := t.Next()
+		if err == io.EOF {
+			break
+		}
+		if err == nil {
+			files[h.Name], err = io.ReadAll(t)
+		}
+		if err != nil {
+			answer(w, http.StatusOK, map[string]string{"error": "unpacking the archive: " + err.Error()})
+			return
+		}
+	}
+	_, _ = io.Copy(io.Discard, counted)
+	c.mu.Lock()
+	c.bytes += counted.n
+	lies := c.lies
+	c.mu.Unlock()
+	i, err := c.unpack(files)
+	if err != nil {
+		answer(w, http.StatusOK, map[string]string{"error": err.Error()})
+		return
+	}
+	if !lies {
+		i = c.keep(i.config, i.layers)
+	}
+	answer(w, http.StatusOK, map[string]string{"stream": "Loaded image ID: " + image.DigestOf(i.config).String() + "\n"})
+}
+
+// unpack takes layers from the archive, or where that has none, from images with the same layers up to there.
+func (c *classic) unpack(files map[string][]byte) (*classicImage, error) {
+	var manifest []struct {
+		Config string
+		Layers []string
+	}
+	if err := json.Unmarshal(files["manifest.json"], &manifest); err != nil || len(manifest) != 1 {
+		return nil, fmt.Errorf("manifest.json: %v", err)
+	}
+	i := &classicImage{config: files[manifest[0].Config]}
+	config, err := image.ParseConfig(i.config)
+	if err != nil {
+		return nil, err
+	}
+	chain := image.ChainIDs(config.DiffIDs)
+	for n, name := range manifest[0].Layers {
+		layer := c.layer(n, chain[n])
+		if layer == nil {
+			var ok bool
+			if layer, ok = files[name]; !ok {
+				return nil, fmt.Errorf("open /docker-import-1/%s: no such file or directory", name)
+			}
+		}
+		if image.DigestOf(layer) != config.DiffIDs[n] {
+			return nil, fmt.Errorf("invalid diffID for layer %d", n)
+		}
+		i.layers = append(i.layers, layer)
+	}
+	return i, nil
+}
+
+func (c *classic) layer(n int, chain image.ChainID) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, i := range c.images {
+		if n < len(i.chain) && i.chain[n] == chain {
+			return i.layers[n]
+		}
+	}
+	return nil
+}
+
+type counting struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// connect runs the engine on a socket until the test ends, and connects to it.
+func (c *classic) connect(t testing.TB) *engine.Client {
+	t.Helper()
+	client, stop := c.serve(t)
+	t.Cleanup(stop)
+	return client
+}
+
+func (c *classic) serve(t testing.TB) (client *engine.Client, stop func()) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "e") // t.TempDir may be too long for a socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: c, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	done := make(chan struct{})
+	go func() { _ = server.Serve(l); close(done) }()
+	client = dial(t, "unix://"+socket)
+	return client, func() {
+		_ = client.Close()
+		_ = server.Close()
+		<-done
+		_ = os.RemoveAll(dir)
+	}
+}
+
+func dial(t testing.TB, url string) *engine.Client {
+	t.Helper()
+	e, err := engine.Connect(context.WithoutCancel(t.Context()), engine.Options{URL: url, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// connect connects to an engine until the test ends.
+func connect(t testing.TB, url string) *engine.Client {
+	t.Helper()
+	e := dial(t, url)
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
