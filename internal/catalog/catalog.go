@@ -4,6 +4,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -99,7 +100,7 @@ func (c *Catalog) image(ctx context.Context, ref image.Reference) (Image, error)
 		err = row.contents.err
 	}
 	if err != nil {
-		if fault.Is(err, fault.Damaged) {
+		if lasting(err) {
 			row.Damage, row.contents = err.Error(), nil
 			return row, nil
 		}
@@ -114,17 +115,36 @@ func (c *Catalog) image(ctx context.Context, ref image.Reference) (Image, error)
 	return row, nil
 }
 
+// lasting reports whether err is about the image and not about the way to it.
+func lasting(err error) bool {
+	return fault.Is(err, fault.Damaged) || errors.Is(err, errors.ErrUnsupported)
+}
+
 // contents reads an image's config and layers, at the first call for its ID.
+// What failed on the way is read again by the next call, and at once by those
+// who waited for a call that was cancelled.
 func (c *Catalog) contents(ctx context.Context, id image.ID) *contents {
-	c.mu.Lock()
-	i, ok := c.images[id]
-	if !ok {
-		i = &contents{}
-		c.images[id] = i
+	for {
+		c.mu.Lock()
+		i, ok := c.images[id]
+		if !ok {
+			i = &contents{}
+			c.images[id] = i
+		}
+		c.mu.Unlock()
+		i.once.Do(func() { i.err = c.read(ctx, id, i) })
+		if i.err == nil || lasting(i.err) {
+			return i
+		}
+		c.mu.Lock()
+		if c.images[id] == i {
+			delete(c.images, id)
+		}
+		c.mu.Unlock()
+		if !fault.Interrupted(i.err) || ctx.Err() != nil {
+			return i
+		}
 	}
-	c.mu.Unlock()
-	i.once.Do(func() { i.err = c.read(ctx, id, i) })
-	return i
 }
 
 func (c *Catalog) read(ctx context.Context, id image.ID, i *contents) (err error) {

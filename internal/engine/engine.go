@@ -5,10 +5,12 @@ package engine
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 
@@ -130,16 +132,31 @@ func fromContext(name string) (docker.Endpoint, error) {
 	return withTLS, nil
 }
 
+// socketBuffer is how much is read from or written to an engine at once, in
+// bytes. With net/http's 4 KiB, each 32 KiB of an archive take two system calls.
+const socketBuffer = 256 << 10
+
 // clientOptions adds the TLS variables of the environment, which docker applies
 // to every endpoint that does not come from a context.
 func clientOptions(endpoint docker.Endpoint) ([]client.Opt, error) {
 	if err := checkURL(endpoint.Host); err != nil {
 		return nil, err
 	}
-	opts, err := endpoint.ClientOpts()
+	own, err := endpoint.ClientOpts()
 	if err != nil {
 		return nil, err
 	}
+	// Before the endpoint's options, which may bring a client of their own.
+	opts := append([]client.Opt{client.WithHTTPClient(&http.Client{
+		Transport: &http.Transport{
+			WriteBufferSize: socketBuffer,
+			ReadBufferSize:  socketBuffer,
+			// Engines speak HTTP/1. Left to itself, a copy of the transport
+			// prepares for HTTP/2, and the client takes that for TLS.
+			TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+		},
+		CheckRedirect: client.CheckRedirect,
+	})}, own...)
 	if (strings.HasPrefix(endpoint.Host, "tcp://") || strings.HasPrefix(endpoint.Host, "https://")) && endpoint.TLSData == nil {
 		opts = append(opts, client.WithTLSClientConfigFromEnv())
 	}

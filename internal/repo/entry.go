@@ -21,6 +21,8 @@ type metadata struct {
 	Size       int64        `json:"size"`       // bytes, decoded; binding
 	File       string       `json:"file"`       // what its writer wrote beside it
 	StoredSize int64        `json:"storedSize"` // bytes of that file; a hint
+
+	document bool // the json is a document, and says nothing of files
 }
 
 // layerEntry is what a look at images/<id>/ found of a layer.
@@ -64,7 +66,7 @@ func (r *Repo) layer(ctx context.Context, id image.DiffID) (layerEntry, error) {
 	}
 	e.Stored = sizes[e.file]
 	e.Object = entryKey(id, e.file)
-	e.fits = meta.File == "" || e.file == meta.File && e.Stored == meta.StoredSize
+	e.fits = meta.document || e.file == meta.File && e.Stored == meta.StoredSize
 	return e, nil
 }
 
@@ -97,7 +99,7 @@ func (r *Repo) metadata(ctx context.Context, id image.DiffID) (metadata, error) 
 		return metadata{}, err
 	}
 	if image.DigestOf(b) == id {
-		return metadata{DiffID: id, Size: int64(len(b))}, nil
+		return metadata{DiffID: id, Size: int64(len(b)), document: true}, nil
 	}
 	var m metadata
 	if len(b) > maxSmall {

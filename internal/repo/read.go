@@ -10,6 +10,7 @@ import (
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/storage"
 )
 
 const tornAdvice = "The copy of this remote is not complete: copy it again, or push the image again to complete it."
@@ -22,10 +23,17 @@ func (r *Repo) Document(ctx context.Context, id image.Digest) ([]byte, error) {
 		return doc, r.failure(err, "cannot read %s", r.name)
 	}
 	if r.isOriginal(ctx, id) {
-		return nil, fault.New(fault.Other, "image %s in %s was written by the original dogestry (format 1.0), which this version does not read", id.Short(), r.name)
+		return nil, fault.Wrap(fault.Other, errOriginal{}, "image %s in %s was written by the original dogestry (format 1.0)", id.Short(), r.name)
 	}
 	return nil, fault.New(fault.Damaged, "incomplete copy: %s in %s", torn.what, r.name).Advise(tornAdvice)
 }
+
+// errOriginal says that an image is sound and of no use here.
+type errOriginal struct{}
+
+func (errOriginal) Error() string { return "this version does not read it" }
+
+func (errOriginal) Is(target error) bool { return target == errors.ErrUnsupported }
 
 // isOriginal reports whether an entry is one of the original dogestry's.
 func (r *Repo) isOriginal(ctx context.Context, id image.Digest) bool {
@@ -56,6 +64,9 @@ func (r *Repo) Open(ctx context.Context, layer remote.Layer) (io.ReadCloser, err
 		return nil, fault.New(fault.Other, "%s in %s is no layer", layer.Object, r.name)
 	}
 	stored, err := r.store.Get(ctx, layer.Object, 0, -1)
+	if errors.Is(err, storage.ErrNotFound) { // since Layers looked
+		return nil, fault.New(fault.Damaged, "incomplete copy: %s is missing in %s", layer.Object, r.name).Advise(tornAdvice)
+	}
 	if err != nil {
 		return nil, r.failure(err, "cannot read layer %s from %s", layer.DiffID.Short(), r.name)
 	}

@@ -98,6 +98,9 @@ func (r *Repo) failure(err error, format string, args ...any) error {
 	case errors.Is(err, storage.ErrNoSpace):
 		return fault.Wrap(fault.Other, err, format, args...).
 			Advise("Make room in %s and run the same command again: what is stored stays.", r.name)
+	case errors.Is(err, storage.ErrConflict):
+		return fault.Wrap(fault.Other, err, format, args...).
+			Advise("What is in the way there is not dogestry's: look at it, and move it away.")
 	case errors.Is(err, storage.ErrNotFound):
 		return fault.Wrap(fault.NotFound, err, format, args...)
 	default:

@@ -6,12 +6,16 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/storage"
 )
+
+// cleanupTime is for taking a tag back, also after the context has ended.
+const cleanupTime = 10 * time.Second
 
 // Resolve returns the image ID that ref names.
 func (r *Repo) Resolve(ctx context.Context, ref image.Reference) (image.ID, error) {
@@ -38,6 +42,16 @@ func (r *Repo) resolveDigest(ctx context.Context, ref image.Reference) (image.ID
 	doc, err := r.document(ctx, ref.Digest)
 	var torn *tornError
 	if errors.As(err, &torn) {
+		_, err := r.store.Stat(ctx, entryKey(ref.Digest, entryJSON))
+		if err == nil { // it is a layer's, or damaged
+			_, err = r.metadata(ctx, ref.Digest)
+		}
+		switch {
+		case errors.As(err, &torn):
+			return image.ID{}, fault.New(fault.Damaged, "incomplete copy: %s in %s", torn.what, r.name).Advise(tornAdvice)
+		case err != nil && !errors.Is(err, storage.ErrNotFound):
+			return image.ID{}, r.failure(err, "cannot read %s", r.name)
+		}
 		return image.ID{}, fault.New(fault.NotFound, "no image %s in %s", ref, r.name).
 			Advise("See `dogestry list %s %s`.", r.name, ref.Repository)
 	}
@@ -117,8 +131,12 @@ func (r *Repo) References(ctx context.Context, repository string) iter.Seq2[imag
 // Tag lets ref name id, once everything it needs is there. For an image that
 // has only a config it writes the synthesised manifest first.
 func (r *Repo) Tag(ctx context.Context, ref image.Reference, id image.ID) error {
-	if err := r.nameConflict(ctx, ref); err != nil {
+	other, err := r.inTheWay(ctx, ref)
+	if err != nil {
 		return err
+	}
+	if other != "" {
+		return r.conflict(ref, other)
 	}
 	config, closure, err := r.closure(ctx, id)
 	if err != nil {
@@ -141,7 +159,8 @@ func (r *Repo) Tag(ctx context.Context, ref image.Reference, id image.ID) error 
 	isNew := errors.Is(err, storage.ErrNotFound)
 	if err := r.putSmall(ctx, tagKey(ref), []byte(id.Hex())); err != nil {
 		if errors.Is(err, storage.ErrConflict) {
-			return r.conflict(ref, err.Error())
+			return fault.Wrap(fault.Refused, err, "cannot name an image %s in %s", ref, r.name).
+				Advise("Something else has this name there, or part of it: choose another name with --as, or look at what is in the way.")
 		}
 		return r.failure(err, "cannot write the tag %s in %s", ref, r.name)
 	}
@@ -152,9 +171,16 @@ func (r *Repo) Tag(ctx context.Context, ref image.Reference, id image.ID) error 
 // writer, or a remover, may have been at work meanwhile. Of two that write
 // conflicting names at once, each takes its new tag back.
 func (r *Repo) lookAgain(ctx context.Context, ref image.Reference, id image.ID, closure remote.Closure, isNew bool) error {
-	if err := r.nameConflict(ctx, ref); err != nil {
+	other, err := r.inTheWay(ctx, ref)
+	if err != nil {
+		return err // the tag stays: another writer of it may have succeeded
+	}
+	if other != "" {
+		err = r.conflict(ref, other)
 		if isNew {
-			err = errors.Join(err, r.store.Delete(ctx, tagKey(ref)))
+			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+			defer cancel()
+			err = errors.Join(err, r.store.Delete(late, tagKey(ref)))
 		}
 		return err
 	}
@@ -206,27 +232,27 @@ func (r *Repo) putManifest(ctx context.Context, id image.ID, doc []byte, there [
 	return r.putSmall(ctx, entryKey(id, entryManifest), []byte(image.DigestOf(manifest).Hex()))
 }
 
-// nameConflict refuses a tag whose key would be a folder of others' tags, or
-// below another's tag: "a" with tag "b" and "a/b" cannot both lie in a directory.
-func (r *Repo) nameConflict(ctx context.Context, ref image.Reference) error {
+// inTheWay returns the key of another tag that ref's cannot live beside, "" where
+// there is none: "a" with tag "b" and "a/b" cannot both lie in a directory.
+func (r *Repo) inTheWay(ctx context.Context, ref image.Reference) (other string, err error) {
 	key := tagKey(ref)
 	for info, err := range r.store.List(ctx, key+"/") {
 		if err != nil {
-			return r.failure(err, "cannot list %s", r.name)
+			return "", r.failure(err, "cannot list %s", r.name)
 		}
-		return r.conflict(ref, info.Key)
+		return info.Key, nil
 	}
 	for {
 		parent := key[:strings.LastIndexByte(key, '/')]
 		if parent+"/" == repositoryPrefix {
-			return nil
+			return "", nil
 		}
 		_, err := r.store.Stat(ctx, parent)
 		if err == nil {
-			return r.conflict(ref, parent)
+			return parent, nil
 		}
 		if !errors.Is(err, storage.ErrNotFound) {
-			return r.failure(err, "cannot look into %s", r.name)
+			return "", r.failure(err, "cannot look into %s", r.name)
 		}
 		key = parent
 	}

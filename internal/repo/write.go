@@ -42,11 +42,13 @@ func (r *Repo) PutLayer(ctx context.Context, layer image.Descriptor, tar io.Read
 }
 
 // putEntry makes a layer's entry exist. A json that is a document stays: the
-// layer with its id has the same bytes.
+// layer with its id has the same bytes. So does one that cannot be read: it may be one.
 func (r *Repo) putEntry(ctx context.Context, id image.DiffID, m metadata) error {
 	if m.Size <= image.MaxDocument {
-		if _, err := r.document(ctx, id); err == nil {
-			return nil
+		_, err := r.document(ctx, id)
+		var torn *tornError
+		if !errors.As(err, &torn) {
+			return err
 		}
 	}
 	b, err := json.Marshal(m)
