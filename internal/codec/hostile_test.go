@@ -114,12 +114,15 @@ func checkHeld(t *testing.T, what string, got, want int64) {
 	}
 }
 
+// TestEncodeMemory: the memory of a stream does not grow with the processors. How
+// much of what it may hold is there at a time depends on who runs first (up to 27
+// MiB of zstd seen); without its bound 64 processors would hold five times the limit.
 func TestEncodeMemory(t *testing.T) {
 	each(t, []Codec{LZ4, Zstd}, func(t *testing.T, c Codec) {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 		for _, processors := range []int{2, 64} {
 			runtime.GOMAXPROCS(processors)
-			checkHeld(t, "encode", held(t, c.Encode, &endless{b: sample(blockSize + 1)}, 8<<20), 24<<20)
+			checkHeld(t, "encode", held(t, c.Encode, &endless{b: sample(blockSize + 1)}, 8<<20), 40<<20)
 		}
 	})
 }

@@ -57,6 +57,18 @@ func KindOf(doc []byte) (Kind, error) {
 	return kind, nil
 }
 
+// CheckDocument refuses what is no document: neither config, manifest nor index,
+// nor a JSON object that cannot be mistaken for one of them, such as the config
+// that a manifest of something else than an image has.
+func CheckDocument(doc []byte) error {
+	keys, err := uniqueKeys(doc, "rootfs", "layers", "manifests")
+	if err != nil || len(keys) == 0 {
+		return err
+	}
+	_, err = KindOf(doc)
+	return err
+}
+
 // uniqueKeys returns the values of those of the names that the JSON object doc
 // has as keys. A name that occurs twice or in other letter case is an error:
 // decoders do not agree on which value counts.
@@ -211,80 +223,18 @@ func (p Platform) String() string {
 	return s
 }
 
-// Descriptor is a digest and its size in bytes. Of a layer: of the decoded tar.
-type Descriptor struct {
-	Digest Digest `json:"digest"`
-	Size   int64  `json:"size"`
-}
-
-// SynthesizeManifest returns the manifest of an image of which only the config
-// is known, by the rules that docs/format.md freezes: an OCI manifest without
-// white space, plain-tar layers, keys in the order of the specification. Equal
-// input gives equal bytes on every machine, hence the same digest.
-func SynthesizeManifest(config []byte, layers []Descriptor) []byte {
-	b := []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","config":`)
-	b = appendDescriptor(b, ocispec.MediaTypeImageConfig, Descriptor{DigestOf(config), int64(len(config))})
-	b = append(b, `,"layers":[`...)
-	for i, l := range layers {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendDescriptor(b, ocispec.MediaTypeImageLayer, l)
-	}
-	return append(b, `]}`...)
-}
-
-func appendDescriptor(b []byte, mediaType string, d Descriptor) []byte {
-	return fmt.Appendf(b, `{"mediaType":"%s","digest":"%s","size":%d}`, mediaType, d.Digest, d.Size)
-}
-
-// Manifest is what dogestry needs to know of an image manifest.
-type Manifest struct {
-	Config Descriptor
-	Layers []Descriptor // bottom first
-}
-
-// ParseManifest reads a manifest of at most MaxLayers layers.
-func ParseManifest(doc []byte) (*Manifest, error) {
-	kind, err := KindOf(doc)
-	if err == nil {
-		_, err = uniqueKeys(doc, "config")
-	}
+// StackConfig returns the config of an image that is nothing but a stack of
+// layers: equal input gives equal bytes. It is not part of the repository format.
+func StackConfig(p Platform, diffIDs []DiffID) []byte {
+	b, err := json.Marshal(map[string]any{
+		"architecture": p.Architecture, "os": p.OS, "variant": p.Variant, "os.version": p.OSVersion,
+		"created": time.Unix(0, 0).UTC(),
+		"comment": "part of an image that dogestry was pulling",
+		"config":  struct{}{},
+		"rootfs":  map[string]any{"type": "layers", "diff_ids": diffIDs},
+	})
 	if err != nil {
-		return nil, err
+		panic(err) // none of this can fail
 	}
-	if kind != ManifestKind {
-		return nil, fmt.Errorf("a %s, not a manifest", kind)
-	}
-	var m struct {
-		Config json.RawMessage `json:"config"`
-		Layers json.RawMessage `json:"layers"`
-	}
-	if err := json.Unmarshal(doc, &m); err != nil {
-		return nil, fmt.Errorf("not an image manifest: %w", err)
-	}
-	config, err := parseDescriptor(m.Config)
-	if err != nil {
-		return nil, fmt.Errorf("not an image manifest: config: %w", err)
-	}
-	layers, err := decodeList(m.Layers, MaxLayers, parseDescriptor)
-	if err != nil {
-		return nil, fmt.Errorf("not an image manifest: layers: %w", err)
-	}
-	return &Manifest{Config: config, Layers: layers}, nil
-}
-
-func parseDescriptor(doc json.RawMessage) (Descriptor, error) {
-	keys, err := uniqueKeys(doc, "digest", "size")
-	if err != nil {
-		return Descriptor{}, fmt.Errorf("descriptor: %w", err)
-	}
-	var d Descriptor
-	if err := json.Unmarshal(doc, &d); err != nil {
-		return Descriptor{}, err
-	}
-	if d.Digest.IsZero() || d.Size < 0 || len(keys["size"]) == 0 || string(keys["size"]) == "null" {
-		return Descriptor{}, errors.New("descriptor without digest or size")
-	}
-	return d, nil
+	return b
 }

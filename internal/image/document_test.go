@@ -122,7 +122,7 @@ const descriptor = `{"mediaType":"x","digest":"` + sha + `","size":5}`
 
 func TestParseManifest(t *testing.T) {
 	m, err := ParseManifest([]byte(`{"schemaVersion":2,"config":` + descriptor + `,"layers":[` + descriptor + `,{"size":0,"digest":"` + sha + `","urls":[]}],"annotations":{}}`))
-	want := &Manifest{Config: Descriptor{hello, 5}, Layers: []Descriptor{{hello, 5}, {hello, 0}}}
+	want := &Manifest{Config: Descriptor{MediaType: "x", Digest: hello, Size: 5}, Layers: []Descriptor{{MediaType: "x", Digest: hello, Size: 5}, {Digest: hello, Size: 0}}}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestSynthesizeManifest(t *testing.T) {
 			"sha256:25d92f802d776a5ed8ccb65e6b9319263102e52fdee2fe0f5ca0fd19e5307197",
 		},
 		{
-			[]Descriptor{{hello, 5}, {DigestOf(nil), 1 << 40}},
+			[]Descriptor{{Digest: hello, Size: 5}, {Digest: DigestOf(nil), Size: 1 << 40}},
 			`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:5ce75f0058f7817ed39e63c95b46f83bf1dbfe43337edd158c3bd4c58ec01af1","size":115},"layers":[` +
 				`{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","size":5},` +
 				`{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":1099511627776}]}`,
@@ -219,9 +219,44 @@ func TestSynthesizeManifest(t *testing.T) {
 			}
 		}
 		ours, err := ParseManifest(b)
-		if err != nil || ours.Config != (Descriptor{DigestOf(config), int64(len(config))}) || cmp.Diff(c.layers, ours.Layers) != "" {
+		for i := range ours.Layers {
+			if l := &ours.Layers[i]; l.MediaType == ocispec.MediaTypeImageLayer {
+				l.MediaType = ""
+			}
+		}
+		if err != nil || ours.Config != (Descriptor{ocispec.MediaTypeImageConfig, DigestOf(config), int64(len(config))}) || cmp.Diff(c.layers, ours.Layers) != "" {
 			t.Errorf("ours: %+v, %v", ours, err)
 		}
+	}
+}
+
+func TestStackConfig(t *testing.T) {
+	digests := map[ID]string{}
+	for _, c := range []struct {
+		platform Platform
+		layers   []DiffID
+		want     string
+	}{
+		{Platform{OS: "linux", Architecture: "amd64"}, []DiffID{hello}, `{"architecture":"amd64","comment":"part of an image that dogestry was pulling","config":{},"created":"1970-01-01T00:00:00Z","os":"linux","os.version":"","rootfs":{"diff_ids":["sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"],"type":"layers"},"variant":""}`},
+		{Platform{OS: "linux", Architecture: "amd64"}, []DiffID{hello, hello}, `{"architecture":"amd64","comment":"part of an image that dogestry was pulling","config":{},"created":"1970-01-01T00:00:00Z","os":"linux","os.version":"","rootfs":{"diff_ids":["sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"],"type":"layers"},"variant":""}`},
+		{Platform{"windows", "arm64", "v8", "10.0.1"}, []DiffID{hello}, `{"architecture":"arm64","comment":"part of an image that dogestry was pulling","config":{},"created":"1970-01-01T00:00:00Z","os":"windows","os.version":"10.0.1","rootfs":{"diff_ids":["sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"],"type":"layers"},"variant":"v8"}`},
+		{Platform{OS: "windows", Architecture: "amd64"}, []DiffID{hello}, ""},
+		{Platform{OS: "linux", Architecture: "arm64"}, []DiffID{hello}, ""},
+		{Platform{OS: "linux", Architecture: "amd64", Variant: "v2"}, []DiffID{hello}, ""},
+		{Platform{OS: "linux", Architecture: "amd64", OSVersion: "1"}, []DiffID{hello}, ""},
+	} {
+		b := StackConfig(c.platform, c.layers)
+		if c.want != "" && string(b) != c.want {
+			t.Errorf("got %s\nwant %s", b, c.want)
+		}
+		config, err := ParseConfig(b)
+		if err != nil || config.Platform != c.platform || cmp.Diff(c.layers, config.DiffIDs) != "" {
+			t.Errorf("%s is %+v, error %v", b, config, err)
+		}
+		if same := digests[DigestOf(b)]; same != "" {
+			t.Errorf("the same for %s of %d layers and %s", c.platform, len(c.layers), same)
+		}
+		digests[DigestOf(b)] = fmt.Sprintf("%s of %d layers", c.platform, len(c.layers))
 	}
 }
 

@@ -36,74 +36,27 @@ func (e *MismatchError) Error() string {
 // PUT with Content-Length) therefore never publishes wrong content. After a
 // failure each Read returns the same *MismatchError, or r's own error.
 func Verify(r io.Reader, digest Digest, size int64) io.Reader {
-	return &verifier{source: r, hash: sha256.New(), want: digest, size: size}
+	v := &verifier{source: r, hash: sha256.New(), want: digest, size: size}
+	return HoldBack(v, v.check)
 }
 
+// verifier hashes what it reads.
 type verifier struct {
 	source io.Reader
 	hash   hash.Hash
 	want   Digest
 	size   int64
 	read   int64 // bytes taken from source
-	err    error // what Read returns once ready is empty
-
-	held    byte // the last byte taken, not yet handed out
-	holding bool
-	ready   []byte  // may be handed out, but did not fit into a one-byte read
-	small   [2]byte // where one-byte reads are filled, ready's memory
 }
 
 func (v *verifier) Read(p []byte) (int, error) {
-	for len(p) > 0 {
-		if len(v.ready) > 0 {
-			n := copy(p, v.ready)
-			v.ready = v.ready[n:]
-			return n, nil
-		}
-		if v.err != nil {
-			return 0, v.err
-		}
-		if len(p) == 1 { // no room for the held byte and a new one
-			v.ready = v.small[:v.fill(v.small[:])]
-			continue
-		}
-		if n := v.fill(p); n > 0 {
-			return n, nil
-		}
-	}
-	return 0, nil
-}
-
-// fill reads once from the source into p, behind the byte that was held, and
-// returns how many of p's bytes may be handed out: all but the last, which is
-// held in its turn, or all of them once the end has come and the digest is right.
-func (v *verifier) fill(p []byte) int {
-	start := 0
-	if v.holding {
-		p[0], start = v.held, 1
-	}
-	n, err := v.source.Read(p[start:])
-	v.hash.Write(p[start : start+n])
+	n, err := v.source.Read(p)
+	v.hash.Write(p[:n])
 	v.read += int64(n)
-	total := start + n
-	switch {
-	case v.size >= 0 && v.read > v.size:
-		v.err = &MismatchError{Want: v.want, Size: v.size, Read: v.read}
-		return 0
-	case err == io.EOF:
-		if v.err = v.check(); v.err != nil {
-			return 0
-		}
-		v.err = io.EOF
-		return total
-	case err != nil:
-		v.err = err
-		return 0
-	case total == 0:
-		return 0
+	if v.size >= 0 && v.read > v.size {
+		return 0, &MismatchError{Want: v.want, Size: v.size, Read: v.read}
 	}
-	v.held, v.holding = p[total-1], true
-	return total - 1
+	return n, err
 }
 
 func (v *verifier) check() error {
@@ -116,6 +69,73 @@ func (v *verifier) check() error {
 		return &MismatchError{Want: v.want, Got: got, Size: v.size, Read: v.read}
 	}
 	return nil
+}
+
+// HoldBack returns a reader of r's bytes that hands out the last one only once
+// r has ended and check, which is called once then, has found nothing wrong. It
+// is what Verify is made of, for bytes that are proved in another way. After a
+// failure each Read returns the same error: check's, or r's own.
+func HoldBack(r io.Reader, check func() error) io.Reader {
+	return &holder{source: r, check: check}
+}
+
+type holder struct {
+	source io.Reader
+	check  func() error
+	err    error // what Read returns once ready is empty
+
+	held    byte // the last byte taken, not yet handed out
+	holding bool
+	ready   []byte  // may be handed out, but did not fit into a one-byte read
+	small   [2]byte // where one-byte reads are filled, ready's memory
+}
+
+func (h *holder) Read(p []byte) (int, error) {
+	for len(p) > 0 {
+		if len(h.ready) > 0 {
+			n := copy(p, h.ready)
+			h.ready = h.ready[n:]
+			return n, nil
+		}
+		if h.err != nil {
+			return 0, h.err
+		}
+		if len(p) == 1 { // no room for the held byte and a new one
+			h.ready = h.small[:h.fill(h.small[:])]
+			continue
+		}
+		if n := h.fill(p); n > 0 {
+			return n, nil
+		}
+	}
+	return 0, nil
+}
+
+// fill reads once from the source into p, behind the byte that was held, and
+// returns how many of p's bytes may be handed out: all but the last, which is
+// held in its turn, or all of them once the end has come and nothing is wrong.
+func (h *holder) fill(p []byte) int {
+	start := 0
+	if h.holding {
+		p[0], start = h.held, 1
+	}
+	n, err := h.source.Read(p[start:])
+	total := start + n
+	switch {
+	case err == io.EOF:
+		if h.err = h.check(); h.err != nil {
+			return 0
+		}
+		h.err = io.EOF
+		return total
+	case err != nil:
+		h.err = err
+		return 0
+	case total == 0:
+		return 0
+	}
+	h.held, h.holding = p[total-1], true
+	return total - 1
 }
 
 // MaxDocument bounds a config, manifest or index, in bytes. The largest known
