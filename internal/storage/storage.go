@@ -21,6 +21,7 @@ var (
 	ErrConflict   = errors.New("a key is also the beginning of another") // "a" and "a/b"
 	ErrPermission = errors.New("permission denied")
 	ErrNoSpace    = errors.New("no space left")
+	ErrChanged    = errors.New("changed meanwhile")
 )
 
 // Info is what a store knows of an object without reading it.
@@ -28,6 +29,10 @@ type Info struct {
 	Key      string
 	Size     int64     // bytes
 	Modified time.Time // by the store's clock: when it came to be here, never earlier
+
+	// Version is another one whenever the object has other content, and is
+	// cheap to get: S3's ETag. Empty where the store has no such thing.
+	Version string
 }
 
 // Store is a flat set of objects under keys. Keys are slash-separated, without
@@ -73,4 +78,65 @@ type Creator interface {
 	// Create is Put for a new key: of concurrent callers at most one succeeds,
 	// the others, and those who come later, get ErrExists.
 	Create(ctx context.Context, key string, body io.Reader) error
+}
+
+// MaxSwap is how large the objects of a Swapper or Remover may be, in bytes.
+const MaxSwap = 64 << 10
+
+// Swapper is a Store that can replace a small object only while it holds what
+// the caller knows.
+type Swapper interface {
+	// Swap replaces old, the whole content of key, by new, durably. Where key
+	// holds something else, or nothing, it changes nothing and returns
+	// ErrChanged: of concurrent callers with the same old one succeeds. Both are
+	// of MaxSwap bytes at most.
+	Swap(ctx context.Context, key string, old, new []byte) error
+}
+
+// Remover is a Store that can remove a small object only while it holds what the
+// caller knows.
+type Remover interface {
+	// DeleteIf removes the object key, durably, while old is its whole content.
+	// Where it holds something else that stays, and the error is ErrChanged, also
+	// when that was written at the same moment. An object that is not there is no
+	// error, as with Delete: whoever lost an answer may ask again. Old is of MaxSwap
+	// bytes at most.
+	DeleteIf(ctx context.Context, key string, old []byte) error
+}
+
+// Holder is a Store that knows whether a process which wrote an object still runs.
+type Holder interface {
+	// Hold is Put of an object that is held until Release, or until the process
+	// ends, however it does. Nobody else writes the key. It fails with an error that
+	// wraps errors.ErrUnsupported where nothing can be held.
+	Hold(ctx context.Context, key string, body []byte) (Hold, error)
+
+	// IsHeld reports whether a process holds the object. One that is not there is not held.
+	IsHeld(ctx context.Context, key string) (bool, error)
+}
+
+// Hold is an object that is being held. Its methods may be called by one
+// goroutine at a time.
+type Hold interface {
+	// Renew sets the object's Modified to now. ErrNotFound where others have removed it.
+	Renew(ctx context.Context) error
+
+	// Release deletes the object and ends the hold. It may be called again.
+	Release(ctx context.Context) error
+}
+
+// Sweeper is a Store in which a write that is killed leaves something behind:
+// temporary files, open uploads. They are no objects.
+type Sweeper interface {
+	// Sweep removes what killed writes left under prefix, unless it is younger
+	// than age, and returns how many it removed. It leaves running writes alone
+	// where it can tell them from killed ones, else age has to.
+	Sweep(ctx context.Context, prefix string, age time.Duration) (removed int, err error)
+}
+
+// Sized is a body of which it is known how long it can be at most. A store that
+// writes in parts chooses their size by it.
+type Sized interface {
+	io.Reader
+	AtMost() int64 // bytes
 }

@@ -60,7 +60,7 @@ func (s *Store) makeDirectories(elements []string) (*os.Root, error) {
 		child, err := s.enter(d, element)
 		var fold *foldError
 		if errors.Is(err, fs.ErrNotExist) && !errors.As(err, &fold) {
-			if err = settle(d, parent); err == nil {
+			if err = s.settle(d, parent); err == nil {
 				err = d.Mkdir(element, 0o777)
 			}
 			if err == nil || errors.Is(err, fs.ErrExist) {
@@ -76,7 +76,7 @@ func (s *Store) makeDirectories(elements []string) (*os.Root, error) {
 		}
 		parent, d = d, child
 	}
-	if err := settle(d, parent); err != nil {
+	if err := s.settle(d, parent); err != nil {
 		_ = d.Close()
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func (s *Store) makeDirectories(elements []string) (*os.Root, error) {
 // d, unless something is in d already: whoever made that has seen to it. So a
 // directory costs one fsync in its life, and a crash cannot lose an object
 // together with a directory that another process had made and not yet synced.
-func settle(d, parent *os.Root) error {
+func (s *Store) settle(d, parent *os.Root) error {
 	if parent == nil {
 		return nil
 	}
@@ -104,7 +104,7 @@ func settle(d, parent *os.Root) error {
 			}
 		}
 		if err == io.EOF {
-			return syncDirectory(parent)
+			return s.syncDirectory(parent)
 		}
 		if err != nil {
 			return err
@@ -113,22 +113,22 @@ func settle(d, parent *os.Root) error {
 }
 
 // syncDirectory makes the names in d durable.
-func syncDirectory(d *os.Root) error {
+func (s *Store) syncDirectory(d *os.Root) error {
 	f, err := d.Open(".")
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return syncNames(f)
+	return syncNames(f, s.sync)
 }
 
-func syncPath(dir string) error {
+func syncPath(dir string, sync func(*os.File) error) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return syncNames(f)
+	return syncNames(f, sync)
 }
 
 // vacate removes the directory d/name where no object is below it, so that an

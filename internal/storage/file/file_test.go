@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(holderEnv); dir != "" {
+		holdUntilKilled(dir)
+	}
 	if dir := os.Getenv(writerEnv); dir != "" {
 		writeUntilKilled(dir)
 	}
@@ -42,6 +46,8 @@ func harness(dir func(t *testing.T) string, prepare func(*Store)) storagetest.Ha
 			return storagetest.Target{A: a, B: b, Leftovers: func(t *testing.T) []string { return leftovers(t, d) }}
 		},
 		Create:    true,
+		Swap:      true,
+		Remove:    true,
 		Ranges:    true,
 		Conflicts: true,
 	}
@@ -298,7 +304,7 @@ func TestForeignFiles(t *testing.T) {
 	if strings.Join(keys, " ") != "a/b" {
 		t.Errorf("listed %q", keys)
 	}
-	if _, err := s.Sweep(t.Context()); err != nil {
+	if _, err := s.Sweep(t.Context(), "", 0); err != nil {
 		t.Error(err)
 	}
 	if err := s.Delete(t.Context(), "a/b"); err != nil {
@@ -435,5 +441,41 @@ func BenchmarkPut(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestListReadsAgain: a name that a reading of a directory has missed, because it was renamed over, is found by another
+// one; of a directory that has not changed there is no other.
+func TestListReadsAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	for _, name := range []string{"a", "b", "c"} {
+		put(t, s, "dir/"+name, name)
+	}
+	readings := 0
+	s.listing = func(names []string) []string {
+		if readings++; readings < 3 { // each misses another one
+			names = slices.DeleteFunc(names, func(n string) bool { return n == string(rune('a'+readings)) })
+		}
+		return names
+	}
+	list := func() (found []string) {
+		for info, err := range s.List(t.Context(), "dir/") {
+			if err != nil {
+				t.Error(err)
+			}
+			found = append(found, info.Key)
+		}
+		return found
+	}
+	if got := list(); !slices.Equal(got, []string{"dir/a", "dir/b", "dir/c"}) {
+		t.Errorf("it lists %q", got)
+	}
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(dir, "dir"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if readings = 10; len(list()) != 3 || readings != 11 {
+		t.Errorf("%d readings of a directory that has not changed", readings-10)
 	}
 }

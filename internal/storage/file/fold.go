@@ -118,13 +118,6 @@ func (s *Store) folds(d *os.Root, name string, fi fs.FileInfo) (bool, error) {
 	return s.fold == foldYes, nil
 }
 
-// knownToFold is what folds has found out so far.
-func (s *Store) knownToFold() bool {
-	s.foldMu.Lock()
-	defer s.foldMu.Unlock()
-	return s.fold == foldYes
-}
-
 // listed reports whether name is in the list of d's names, and otherwise which
 // name there differs from it by case alone.
 func listed(d *os.Root, name string) (exact bool, other string, err error) {

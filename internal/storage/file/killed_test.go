@@ -34,15 +34,21 @@ func writeUntilKilled(dir string) {
 	panic(s.Put(context.Background(), "dir/key", io.MultiReader(bytes.NewReader(make([]byte, 3<<20)), wait)))
 }
 
-// startWriter returns once the child is in mid-Put. kill kills it with SIGKILL and waits for it.
+// startWriter returns once the child is in mid-Put.
 func startWriter(t *testing.T, dir string) (kill func()) {
+	t.Helper()
+	return startChild(t, writerEnv, dir)
+}
+
+// startChild runs this test binary with a variable set, until it has written a line. kill kills it with SIGKILL and waits for it.
+func startChild(t *testing.T, variable, value string) (kill func()) {
 	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	child := exec.Command(program)
-	child.Env = append(os.Environ(), writerEnv+"="+dir)
+	child.Env = append(os.Environ(), variable+"="+value)
 	child.Stderr = os.Stderr
 	out, err := child.StdoutPipe()
 	if err != nil {
@@ -88,7 +94,7 @@ func TestKilledWriter(t *testing.T) {
 			}
 		},
 		"sweep": func(t *testing.T, s *Store) {
-			if n, err := s.Sweep(t.Context()); n != 1 || err != nil {
+			if n, err := s.Sweep(t.Context(), "", 0); n != 1 || err != nil {
 				t.Error(n, err)
 			}
 		},
@@ -100,7 +106,7 @@ func TestKilledWriter(t *testing.T) {
 			kill := startWriter(t, dir)
 
 			put(t, s, "dir/beside", "x")
-			if _, err := s.Sweep(t.Context()); err != nil {
+			if _, err := s.Sweep(t.Context(), "", 0); err != nil {
 				t.Error(err)
 			}
 			if err := s.Delete(t.Context(), "dir/beside"); err != nil {
@@ -178,7 +184,7 @@ func TestSweepBesideWriters(t *testing.T) {
 		s := open(t, dir)
 		sweepers.Go(func() error {
 			for ctx.Err() == nil {
-				if _, err := s.Sweep(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				if _, err := s.Sweep(ctx, "", 0); err != nil && !errors.Is(err, context.Canceled) {
 					return err
 				}
 			}

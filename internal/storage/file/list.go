@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/dogestry/dogestry/internal/storage"
 )
@@ -115,9 +116,42 @@ func (l *lister) directory(d *os.Root, name, key string) bool {
 	return l.walk(child, key, "")
 }
 
+// relistings bounds how often a directory is read again that keeps changing.
+const relistings = 8
+
+// justNow is for how long a directory counts as changing: more than the grain of
+// any file system's times, which FAT has of two seconds.
+const justNow = 2 * time.Second
+
 // names returns what in d begins with start, directories with a slash behind
 // them, in byte order: that is the order of the keys ("a-b" comes before "a/b").
+// A reading of a directory can miss a name that is renamed over meanwhile. So one
+// that has just changed is read again, until that finds nothing more.
 func (l *lister) names(d *os.Root, start string) ([]string, error) {
+	var names []string
+	for range relistings {
+		found, err := l.namesOnce(d, start)
+		if err != nil {
+			return nil, err
+		}
+		all := slices.Compact(slices.Sorted(slices.Values(append(found, names...))))
+		more := len(all) > len(names)
+		names = all
+		if !more || !l.justChanged(d) {
+			break
+		}
+	}
+	return names, nil
+}
+
+// justChanged reports whether names in d have changed a moment ago, by the clock of
+// the file system or of this machine, which may differ.
+func (l *lister) justChanged(d *os.Root) bool {
+	fi, err := d.Stat(".")
+	return err == nil && time.Since(fi.ModTime()) < justNow
+}
+
+func (l *lister) namesOnce(d *os.Root, start string) ([]string, error) {
 	f, err := d.Open(".")
 	if err != nil {
 		return nil, err
@@ -139,7 +173,9 @@ func (l *lister) names(d *os.Root, start string) ([]string, error) {
 			}
 		}
 		if err == io.EOF {
-			slices.Sort(names)
+			if l.store.listing != nil {
+				names = l.store.listing(names)
+			}
 			return names, nil
 		}
 		if err != nil {

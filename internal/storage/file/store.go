@@ -1,8 +1,8 @@
 // Package file is a directory as a storage.Store: one file per object, its path
 // below the directory is its key. Other programs may read, copy and add files.
 //
-// An object appears by a rename (Put) or a hard link (Create) of a file that is
-// complete and synced, so nobody, at no instant, sees half of one. While it is
+// An object appears by a hard link of a file that is complete and synced, or by a
+// rename of it onto an object that is there (Put, Swap), so nobody, at no instant, sees half of one. While it is
 // written it lies beside its place as .<name>.<16 hex digits>.tmp, locked with
 // flock by the process that writes it; what a killed process left is unlocked,
 // and the next Put into the same directory removes it (see also Store.Sweep).
@@ -25,7 +25,7 @@ import (
 	"github.com/dogestry/dogestry/internal/storage"
 )
 
-// Store is a directory. It implements storage.Store and storage.Creator, safe
+// Store is a directory. It implements storage.Store, Creator, Swapper, Remover and Sweeper, safe
 // for concurrent use, also by other processes and Stores on the same directory.
 // It starts no goroutines. A method returns soon after its context ends, except
 // from within a system call (a final fsync, a hanging network mount) or a Read of the body.
@@ -40,13 +40,18 @@ type Store struct {
 	fold   folding
 
 	// Replaced by tests only.
+	sync    func(f *os.File) error                             // makes a file's bytes, or a directory's names, durable
 	lstat   func(d *os.Root, name string) (fs.FileInfo, error) // how the file system looks names up
 	created func(d *os.Root, name string)                      // called between a temporary file's creation and its lock
+	listing func([]string) []string                            // for tests: what a reading of a directory finds
 }
 
 var (
 	_ storage.Store   = (*Store)(nil)
 	_ storage.Creator = (*Store)(nil)
+	_ storage.Swapper = (*Store)(nil)
+	_ storage.Remover = (*Store)(nil)
+	_ storage.Sweeper = (*Store)(nil)
 )
 
 // Open opens a directory that is there; it creates nothing. dir itself may be a
@@ -66,17 +71,19 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, readFailure(dir, err)
 	}
-	return &Store{root: root, name: dir, lstat: (*os.Root).Lstat}, nil
+	return &Store{root: root, name: dir, sync: (*os.File).Sync, lstat: (*os.Root).Lstat}, nil
 }
 
 // Create makes dir, with the rights that the umask leaves, unless it is there,
 // and opens it. It does not make dir's parents: where they are missing its
 // error wraps storage.ErrNotFound. Whoever calls it calls Close.
-func Create(dir string) (*Store, error) {
+func Create(dir string) (*Store, error) { return create(dir, (*os.File).Sync) }
+
+func create(dir string, sync func(*os.File) error) (*Store, error) {
 	dir = filepath.Clean(dir)
 	switch err := os.Mkdir(dir, 0o777); {
 	case err == nil:
-		if err := syncPath(filepath.Dir(dir)); err != nil {
+		if err := syncPath(filepath.Dir(dir), sync); err != nil {
 			return nil, writeFailure(dir, err)
 		}
 	case errors.Is(err, fs.ErrNotExist):

@@ -11,8 +11,14 @@ import (
 )
 
 // tryLock takes f's exclusive lock (flock(2)) without waiting.
-func tryLock(f *os.File) lockResult {
-	err := retryInterrupted(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+func tryLock(f *os.File) lockResult { return flock(f, unix.LOCK_EX) }
+
+// tryShare takes f's lock together with others who do. Unlike tryLock it needs no
+// right to write on NFS.
+func tryShare(f *os.File) lockResult { return flock(f, unix.LOCK_SH) }
+
+func flock(f *os.File, how int) lockResult {
+	err := retryInterrupted(func() error { return unix.Flock(int(f.Fd()), how|unix.LOCK_NB) })
 	switch {
 	case err == nil:
 		return lockTaken
@@ -21,6 +27,11 @@ func tryLock(f *os.File) lockResult {
 	default: // some FUSE and network file systems
 		return lockUnsupported
 	}
+}
+
+// touch sets the times of an open file to those of the file system's clock.
+func touch(f *os.File) error {
+	return retryInterrupted(func() error { return unix.Futimes(int(f.Fd()), nil) })
 }
 
 // removeDirectory removes the directory d/name if it is empty. It is not
@@ -35,8 +46,8 @@ func removeDirectory(d *os.Root, name string) error {
 }
 
 // syncNames makes the names in an open directory durable, where the file system can.
-func syncNames(directory *os.File) error {
-	err := directory.Sync()
+func syncNames(directory *os.File, sync func(*os.File) error) error {
+	err := sync(directory)
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
 		return nil // some FUSE and SMB mounts: there is no such thing, it is done at once or never
 	}

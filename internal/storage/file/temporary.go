@@ -1,15 +1,12 @@
 package file
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"strings"
-	"time"
 )
 
 // Names of temporary files: a dot, the object's name, 16 hex digits.
@@ -20,15 +17,13 @@ const (
 	maxStem         = maxName - len(".") - len(".") - randomDigits - len(temporarySuffix)
 )
 
-// abandoned is how old a temporary file must be to count as left over where
-// files cannot be locked (Windows, some network mounts).
-const abandoned = 24 * time.Hour
+func temporaryName(name string) string { return numberedName(name, rand.Uint64()) }
 
-func temporaryName(name string) string {
-	return fmt.Sprintf(".%s.%0*x%s", name[:min(len(name), maxStem)], randomDigits, rand.Uint64(), temporarySuffix)
+func numberedName(name string, number uint64) string {
+	return fmt.Sprintf(".%s.%0*x%s", name[:min(len(name), maxStem)], randomDigits, number, temporarySuffix)
 }
 
-// isTemporary reports whether name is one that temporaryName makes. Other
+// isTemporary reports whether name is one that numberedName makes. Other
 // programs' temporary files are none of our business.
 func isTemporary(name string) bool {
 	stem, ok := strings.CutSuffix(name, temporarySuffix)
@@ -96,14 +91,16 @@ func (s *Store) lockedFile(d *os.Root, name string) (_ *temporary, err error) {
 	if err != nil {
 		return nil, err
 	}
-	own, err := t.file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !os.SameFile(linked, own) {
+	if !isFile(linked, t.file) {
 		return nil, fs.ErrNotExist
 	}
 	return t, nil
+}
+
+// isFile reports whether fi is about f, and not about another file that has its name now.
+func isFile(fi fs.FileInfo, f *os.File) bool {
+	own, err := f.Stat()
+	return err == nil && os.SameFile(fi, own)
 }
 
 // unlink removes the temporary name, if the file still has it. Should that
@@ -120,101 +117,4 @@ func (t *temporary) close() {
 	t.unlink()
 	_ = t.file.Close()
 	_ = t.dir.Close()
-}
-
-// sweep removes d's temporary files whose writers are dead, and returns how
-// many. What it may not remove stays: nobody's work depends on it.
-func sweep(d *os.Root) (removed int) {
-	f, err := d.Open(".")
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	for {
-		names, err := f.Readdirnames(256)
-		for _, name := range names {
-			if isTemporary(name) && sweepFile(d, name) {
-				removed++
-			}
-		}
-		if err != nil {
-			return removed
-		}
-	}
-}
-
-func sweepFile(d *os.Root, name string) bool {
-	fi, err := d.Lstat(name)
-	if err != nil || !fi.Mode().IsRegular() {
-		return false
-	}
-	f, err := d.OpenFile(name, os.O_RDWR, 0) // NFS locks only what is open for writing
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	switch tryLock(f) {
-	case lockBusy:
-		return false
-	case lockUnsupported:
-		if time.Since(fi.ModTime()) < abandoned {
-			return false
-		}
-	}
-	// Its writer is dead, or has not locked it yet and will notice, or has
-	// published it meanwhile, and then this name is gone.
-	return d.Remove(name) == nil
-}
-
-// Sweep removes what killed processes left in the whole directory, temporary
-// files and empty directories, beside running writers, and returns how many
-// files that were. Put does so only where it writes, so an upload that nobody
-// takes up again stays until then.
-func (s *Store) Sweep(ctx context.Context) (removed int, err error) {
-	d, err := s.root.OpenRoot(".")
-	if err != nil {
-		return 0, readFailure(s.name, err)
-	}
-	defer d.Close()
-	return s.sweepTree(ctx, d, s.name)
-}
-
-func (s *Store) sweepTree(ctx context.Context, d *os.Root, path string) (removed int, err error) {
-	f, err := d.Open(".")
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil // its last object was just deleted
-	}
-	if err != nil {
-		return 0, readFailure(path, err)
-	}
-	defer f.Close()
-	removed = sweep(d)
-	for {
-		entries, err := f.ReadDir(256)
-		for _, entry := range entries {
-			if ctx.Err() != nil {
-				return removed, &failure{path: path, cause: ctx.Err()}
-			}
-			if !entry.IsDir() || strings.HasPrefix(entry.Name(), ".") {
-				continue
-			}
-			child, err := d.OpenRoot(entry.Name())
-			if err != nil {
-				continue // gone, or not ours to read
-			}
-			n, err := s.sweepTree(ctx, child, path+string(os.PathSeparator)+entry.Name())
-			_ = child.Close()
-			removed += n
-			if err != nil {
-				return removed, err
-			}
-			_ = removeDirectory(d, entry.Name()) // only if it is empty
-		}
-		if err == io.EOF || errors.Is(err, fs.ErrNotExist) {
-			return removed, nil
-		}
-		if err != nil {
-			return removed, readFailure(path, err)
-		}
-	}
 }

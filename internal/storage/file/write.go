@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"github.com/dogestry/dogestry/internal/storage"
 )
 
 // Bytes at once: small objects, the many, do not pay for the large ones' buffer.
@@ -35,7 +37,7 @@ func (s *Store) Create(ctx context.Context, key string, body io.Reader) error {
 // write brings body into a temporary file and lets publish give it its name.
 // publish is called once before the body is read, with a nil temporary, to find
 // out early what cannot work.
-func (s *Store) write(ctx context.Context, key string, body io.Reader, publish func(*os.Root, *temporary, string) error) error {
+func (s *Store) write(ctx context.Context, key string, body io.Reader, publish func(context.Context, *os.Root, *temporary, string) error) error {
 	if err := validKey(key); err != nil {
 		return err
 	}
@@ -56,7 +58,7 @@ func (s *Store) write(ctx context.Context, key string, body io.Reader, publish f
 			s.prune(elements)
 		}
 	}()
-	if err := publish(t.dir, nil, name); err != nil {
+	if err := publish(ctx, t.dir, nil, name); err != nil {
 		return writeFailure(path, err)
 	}
 	bodyErr, err := fill(ctx, t.file, body)
@@ -64,7 +66,7 @@ func (s *Store) write(ctx context.Context, key string, body io.Reader, publish f
 		return bodyFailure(path, bodyErr)
 	}
 	if err == nil {
-		err = t.file.Sync()
+		err = s.sync(t.file)
 	}
 	if err != nil {
 		return writeFailure(path, err)
@@ -72,11 +74,17 @@ func (s *Store) write(ctx context.Context, key string, body io.Reader, publish f
 	if err := ctx.Err(); err != nil {
 		return bodyFailure(path, err)
 	}
-	if err := publish(t.dir, t, name); err != nil {
+	if err := storage.Allowed(ctx); err != nil {
+		return bodyFailure(path, err)
+	}
+	if err := publish(ctx, t.dir, t, name); err != nil {
+		if ctxErr := ctx.Err(); ctxErr != nil && errors.Is(err, ctxErr) {
+			return bodyFailure(path, err)
+		}
 		return writeFailure(path, err)
 	}
 	published = true
-	if err := syncDirectory(t.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.syncDirectory(t.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return writeFailure(path, err)
 	}
 	return nil // where the directory is gone, so is the object: it has been deleted already
@@ -139,7 +147,12 @@ func readFull(ctx context.Context, body io.Reader, buffer []byte) (n int, err er
 }
 
 // replace gives t the name, whatever object has it now. With a nil t it only finds out whether it could.
-func (s *Store) replace(d *os.Root, t *temporary, name string) error {
+//
+// A new name comes by a link, which replaces nothing; a rename takes its turn with
+// whoever else changes the object. So what a Swap or DeleteIf has seen stays until it is done.
+func (s *Store) replace(ctx context.Context, d *os.Root, t *temporary, name string) error {
+	release, ours := func() {}, false // the lock of name
+	defer func() { release() }()
 	var err error
 	for range attempts {
 		var fi fs.FileInfo
@@ -157,8 +170,8 @@ func (s *Store) replace(d *os.Root, t *temporary, name string) error {
 		if t == nil {
 			return nil
 		}
-		if absent && s.knownToFold() {
-			// A rename could replace what another process creates now as "Name" for "name". A link cannot.
+		if absent {
+			// Nor can a link replace what another process creates now as "Name" for "name", where case is ignored.
 			switch err = d.Link(t.name, name); {
 			case err == nil:
 				t.unlink()
@@ -167,6 +180,13 @@ func (s *Store) replace(d *os.Root, t *temporary, name string) error {
 				continue
 			}
 			// There are no hard links here (FAT); accept the race.
+		} else if !ours && !fi.IsDir() {
+			if release, err = s.turn(ctx, d, name); err != nil {
+				release = func() {}
+				return err
+			}
+			ours = true
+			continue // and look again
 		}
 		if err = d.Rename(t.name, name); err == nil {
 			t.name = ""
@@ -181,7 +201,7 @@ func (s *Store) replace(d *os.Root, t *temporary, name string) error {
 }
 
 // link gives t the name unless it is taken. With a nil t it only finds out whether it could.
-func (s *Store) link(d *os.Root, t *temporary, name string) error {
+func (s *Store) link(_ context.Context, d *os.Root, t *temporary, name string) error {
 	var err error
 	for range attempts {
 		var fi fs.FileInfo
@@ -233,19 +253,31 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return &failure{path: path, cause: err}
 	}
+	if err := storage.Allowed(ctx); err != nil {
+		return bodyFailure(path, err)
+	}
 	elements, name := split(key)
-	err := s.remove(elements, name)
+	return s.removed(path, elements, s.remove(ctx, elements, name))
+}
+
+// removed is the end of a removal whose error is err: the directories go that
+// held nothing else, and what was done becomes durable. That nothing was there is no error.
+func (s *Store) removed(path string, elements []string, err error) error {
 	if err == nil {
 		err = s.syncNearest(elements[:s.prune(elements)])
 	}
-	if err == nil || isOneOf(err, fs.ErrNotExist, syscall.ENOTDIR, syscall.ENAMETOOLONG) {
+	switch {
+	case err == nil || isOneOf(err, fs.ErrNotExist, syscall.ENOTDIR, syscall.ENAMETOOLONG):
 		return nil
+	case isOneOf(err, context.Canceled, context.DeadlineExceeded, storage.ErrChanged):
+		return &failure{path: path, cause: err}
 	}
 	return writeFailure(path, err)
 }
 
-// remove unlinks the object. ErrNotExist where there is none.
-func (s *Store) remove(elements []string, name string) error {
+// remove unlinks the object. ErrNotExist where there is none; none any more is
+// no error: whoever removed it may have found our lock in its directory, and left that to us.
+func (s *Store) remove(ctx context.Context, elements []string, name string) error {
 	d, err := s.descend(elements)
 	if err != nil {
 		return err
@@ -258,7 +290,15 @@ func (s *Store) remove(elements []string, name string) error {
 	if !fi.Mode().IsRegular() {
 		return fs.ErrNotExist
 	}
-	return d.Remove(name)
+	release, err := s.turn(ctx, d, name)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := d.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // syncNearest makes the names in the directory durable, or, where it has been
@@ -267,7 +307,7 @@ func (s *Store) syncNearest(elements []string) error {
 	for {
 		d, err := s.descend(elements)
 		if err == nil {
-			err = syncDirectory(d)
+			err = s.syncDirectory(d)
 			_ = d.Close()
 			return err
 		}

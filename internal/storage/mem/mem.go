@@ -5,6 +5,8 @@ package mem
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +22,10 @@ import (
 // Store keeps objects in a map. It is safe for concurrent use, starts no
 // goroutines and needs no closing. It holds no lock while it reads a body or yields.
 type Store struct {
+	// Now is the store's clock, which may be set before it is used; nil means the
+	// machine's.
+	Now func() time.Time
+
 	mu      sync.Mutex
 	objects map[string]object
 	below   map[string]int // how many objects there are below a directory
@@ -28,16 +34,26 @@ type Store struct {
 type object struct {
 	bytes    []byte // never changed
 	modified time.Time
+	version  string // as S3's ETag: it follows from the bytes
 }
 
 var (
 	_ storage.Store   = (*Store)(nil)
 	_ storage.Creator = (*Store)(nil)
+	_ storage.Swapper = (*Store)(nil)
+	_ storage.Remover = (*Store)(nil)
 )
 
 // New returns an empty store.
 func New() *Store {
 	return &Store{objects: map[string]object{}, below: map[string]int{}}
+}
+
+func (s *Store) now() time.Time {
+	if s.Now != nil {
+		return s.Now()
+	}
+	return time.Now()
 }
 
 // Get implements storage.Store.
@@ -87,7 +103,7 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Info, error) {
 }
 
 func (o object) info(key string) storage.Info {
-	return storage.Info{Key: key, Size: int64(len(o.bytes)), Modified: o.modified}
+	return storage.Info{Key: key, Size: int64(len(o.bytes)), Modified: o.modified, Version: o.version}
 }
 
 func (s *Store) object(ctx context.Context, key string) (object, error) {
@@ -141,6 +157,10 @@ func (s *Store) write(ctx context.Context, key string, body io.Reader, replace b
 	if err != nil {
 		return fmt.Errorf("%s not written: %w", key, err)
 	}
+	if err := storage.Allowed(ctx); err != nil {
+		return fmt.Errorf("%s not written: %w", key, err)
+	}
+	sum := sha256.Sum256(buffer.Bytes())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.allowed(key, replace); err != nil {
@@ -149,7 +169,28 @@ func (s *Store) write(ctx context.Context, key string, body io.Reader, replace b
 	if _, there := s.objects[key]; !there {
 		s.count(key, 1)
 	}
-	s.objects[key] = object{bytes: buffer.Bytes(), modified: time.Now()}
+	s.objects[key] = object{bytes: buffer.Bytes(), modified: s.now(), version: hex.EncodeToString(sum[:])}
+	return nil
+}
+
+// Swap implements storage.Swapper.
+func (s *Store) Swap(ctx context.Context, key string, old, new []byte) error {
+	if err := check(ctx, key); err != nil {
+		return err
+	}
+	if len(new) > storage.MaxSwap {
+		return fmt.Errorf("%s: %d bytes are too many to swap", key, len(new))
+	}
+	if err := storage.Allowed(ctx); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, there := s.objects[key]
+	if !there || !bytes.Equal(o.bytes, old) {
+		return fmt.Errorf("%s: %w", key, storage.ErrChanged)
+	}
+	s.objects[key] = object{bytes: bytes.Clone(new), modified: s.now()}
 	return nil
 }
 
@@ -239,11 +280,39 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := check(ctx, key); err != nil {
 		return err
 	}
+	if err := storage.Allowed(ctx); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.remove(key)
+	return nil
+}
+
+// DeleteIf implements storage.Remover.
+func (s *Store) DeleteIf(ctx context.Context, key string, old []byte) error {
+	if err := check(ctx, key); err != nil {
+		return err
+	}
+	if err := storage.Allowed(ctx); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(old) > storage.MaxSwap {
+		return fmt.Errorf("%s: %d bytes are too many to compare", key, len(old))
+	}
+	if o, there := s.objects[key]; there && !bytes.Equal(o.bytes, old) {
+		return fmt.Errorf("%s: %w", key, storage.ErrChanged)
+	}
+	s.remove(key)
+	return nil
+}
+
+// remove forgets key, if it is there. s.mu is held.
+func (s *Store) remove(key string) {
 	if _, there := s.objects[key]; there {
 		delete(s.objects, key)
 		s.count(key, -1)
 	}
-	return nil
 }

@@ -221,6 +221,9 @@ func (s *suite) invalidKeys() {
 		if s.Create {
 			calls["create"] = func() error { return s.creator(s.A).Create(s.ctx(), key, body) }
 		}
+		if s.Swap {
+			calls["swap"] = func() error { return s.swapper(s.A).Swap(s.ctx(), key, nil, nil) }
+		}
 		for name, call := range calls {
 			if err := call(); !errors.Is(err, storage.ErrInvalidKey) {
 				s.Errorf("%s %q: %v, want ErrInvalidKey", name, key, err)

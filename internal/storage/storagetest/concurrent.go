@@ -197,24 +197,36 @@ func isOneOf(got []byte, bodies [][]byte) bool {
 	return false
 }
 
-func (s *suite) creator(store storage.Store) storage.Creator {
+// ability returns what a store can do besides the five methods: the interface T,
+// which the harness's field of that name declares.
+func ability[T any](s *suite, store storage.Store, field string) T {
 	s.Helper()
-	c, ok := store.(storage.Creator)
+	able, ok := store.(T)
 	if !ok {
-		s.Fatalf("%T declares Create and has no such method", store)
+		s.Fatalf("%T declares %s and has no such method", store, field)
 	}
-	return c
+	return able
 }
 
-// creates reports whether there is something to test, and else proves that.
-func (s *suite) creates() bool {
+// declares reports whether there is something to test, and else proves that.
+func declares[T any](s *suite, declared bool, field string) bool {
 	s.Helper()
-	if !s.Create {
-		if _, ok := s.A.(storage.Creator); ok {
-			s.Errorf("%T does not declare Create, and has the method", s.A)
+	if !declared {
+		if _, ok := s.A.(T); ok {
+			s.Errorf("%T does not declare %s, and has the method", s.A, field)
 		}
 	}
-	return s.Create
+	return declared
+}
+
+func (s *suite) creator(store storage.Store) storage.Creator {
+	s.Helper()
+	return ability[storage.Creator](s, store, "Create")
+}
+
+func (s *suite) creates() bool {
+	s.Helper()
+	return declares[storage.Creator](s, s.Create, "Create")
 }
 
 func (s *suite) create() {

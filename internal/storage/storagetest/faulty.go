@@ -26,7 +26,7 @@ const (
 	After
 	// Inside: half of it. A write's body breaks in its middle, so nothing is
 	// published; a reader breaks in the middle of its object; a list breaks
-	// after half of its keys. Stat and Delete have no inside: as Before.
+	// after half of its keys. Stat, Swap, Delete and DeleteIf have no inside: as Before.
 	Inside
 	// Dead: the process is dead from here on. This operation and all later ones
 	// do nothing, and those that run, on other goroutines, do not finish: open
@@ -45,6 +45,8 @@ func (m Mode) String() string {
 type Inner interface {
 	storage.Store
 	storage.Creator
+	storage.Swapper
+	storage.Remover
 }
 
 // Faulty is a store that fails on purpose, at one operation. Operations are
@@ -246,13 +248,28 @@ func (f *Faulty) List(ctx context.Context, prefix string) iter.Seq2[storage.Info
 	}
 }
 
+// Swap implements storage.Swapper.
+func (f *Faulty) Swap(ctx context.Context, key string, old, new []byte) error {
+	return f.change("swap", key, func() error { return f.inner.Swap(ctx, key, old, new) })
+}
+
 // Delete implements storage.Store.
 func (f *Faulty) Delete(ctx context.Context, key string) error {
-	do, fault := f.begin("delete", key)
+	return f.change("delete", key, func() error { return f.inner.Delete(ctx, key) })
+}
+
+// DeleteIf implements storage.Remover.
+func (f *Faulty) DeleteIf(ctx context.Context, key string, old []byte) error {
+	return f.change("delete if", key, func() error { return f.inner.DeleteIf(ctx, key, old) })
+}
+
+// change is an operation that has no inside.
+func (f *Faulty) change(verb, key string, change func() error) error {
+	do, fault := f.begin(verb, key)
 	if do != work && do != loseAnswer {
 		return fault
 	}
-	err := f.inner.Delete(ctx, key)
+	err := change()
 	if do == loseAnswer {
 		return errors.Join(fault, err)
 	}

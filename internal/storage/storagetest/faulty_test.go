@@ -24,6 +24,8 @@ func TestFaultyKeepsTheContract(t *testing.T) {
 			return storagetest.Target{A: storagetest.NewFaulty(inner), B: storagetest.NewFaulty(inner)}
 		},
 		Create:    true,
+		Swap:      true,
+		Remove:    true,
 		Ranges:    true,
 		Conflicts: true,
 		Large:     1 << 20,
@@ -46,6 +48,9 @@ func TestFaultyModes(t *testing.T) {
 			return f.Create(t.Context(), "key", strings.NewReader(content))
 		}, [4]string{"", content, "", ""}},
 		{"delete", func(f *storagetest.Faulty) error { return f.Delete(t.Context(), "key") }, [4]string{"old", "", "old", "old"}},
+		{"swap", func(f *storagetest.Faulty) error {
+			return f.Swap(t.Context(), "key", []byte("old"), []byte(content))
+		}, [4]string{"old", content, "old", "old"}},
 		{"stat", func(f *storagetest.Faulty) error {
 			_, err := f.Stat(t.Context(), "key")
 			return err

@@ -26,6 +26,12 @@ type Harness struct {
 	// Create: the store is a storage.Creator. Without it, it must not have the method.
 	Create bool
 
+	// Swap: the store is a storage.Swapper. Without it, it must not have the method.
+	Swap bool
+
+	// Remove: the store is a storage.Remover. Without it, it must not have the method.
+	Remove bool
+
 	// Ranges: Get takes any offset and length. Without it, everything but
 	// (0, -1) gets errors.ErrUnsupported.
 	Ranges bool
@@ -50,7 +56,7 @@ type Target struct {
 	Leftovers func(t *testing.T) []string
 }
 
-// Run proves what storage.Store and storage.Creator promise. Its tests run one after the other.
+// Run proves what storage.Store, storage.Creator, storage.Swapper and storage.Remover promise. Its tests run one after the other.
 func Run(t *testing.T, h Harness) {
 	if h.Large == 0 {
 		h.Large = 9<<20 + 1
@@ -75,12 +81,22 @@ func Run(t *testing.T, h Harness) {
 		{"create", (*suite).create},
 		{"create race", (*suite).createRace},
 		{"create failing", (*suite).createFailing},
+		{"swap", (*suite).swap},
+		{"swap race", (*suite).swapRace},
+		{"swap chain", (*suite).swapChain},
+		{"swap cancelled", (*suite).swapCancelled},
+		{"remove", (*suite).remove},
+		{"remove race", (*suite).removeRace},
+		{"remove beside put", (*suite).removeBesidePut},
+		{"remove beside swap", (*suite).removeBesideSwap},
+		{"remove cancelled", (*suite).removeCancelled},
 		{"list", (*suite).list},
 		{"list many", (*suite).listMany},
 		{"list while writing", (*suite).listWhileWriting},
 		{"delete", (*suite).delete},
 		{"delete beside put", (*suite).deleteBesidePut},
 		{"conflict", (*suite).conflict},
+		{"guard", (*suite).guard},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &suite{T: t, Harness: h, Target: h.Open(t)}
