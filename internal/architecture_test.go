@@ -27,15 +27,23 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "transfer", "catalog", "repo", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
+		"cli/progress", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "repo", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
 	}},
 	{"cli/progress", []string{"transfer"}},
 	{"transfer", []string{"remote", "engine", "image", "fault"}},
 	{"catalog", []string{"remote", "image", "fault"}},
-	{"repo", []string{"remote", "storage", "codec", "image", "fault"}},
-	{"engine", []string{"image", "fault"}},
+	{"verify", []string{"remote", "codec", "image", "fault"}},
+	{"names", []string{"retention", "remote", "image", "fault"}},
+	{"retention", nil},
+	{"trust", []string{"remote", "signature", "image", "fault"}},
+	{"signature", []string{"image"}},
+	{"repo", []string{"lease", "remote", "storage", "codec", "image", "fault"}},
+	{"lease", []string{"storage", "image"}},
+	{"engine", []string{"engine/layerstore", "engine/contentstore", "image", "fault"}},
+	{"engine/*", []string{"image"}},
 	{"remote", []string{"image", "fault"}},
-	{"storage/*", []string{"storage"}},
+	{"storage/probe", []string{"storage"}},
+	{"storage/*", []string{"storage", "fault"}},
 	{"storage", nil},
 	{"codec", nil},
 	{"image", nil},
@@ -43,13 +51,15 @@ var rules = []rule{
 
 	// What tests and benchmarks are made of. Only these two kinds may import it; testOnly says so.
 	{"storage/storagetest", []string{"storage"}},
+	{"storage/s3/s3test", nil},
 	{"remote/remotetest", []string{"remote", "image", "fault"}},
+	{"lease/model", nil},
 	{"enginetest", nil},
 	{"enginetest/hello", nil},
-	{"../bench", []string{"enginetest"}},
+	{"../bench", []string{"enginetest", "storage/s3/s3test"}},
 }
 
-var testOnly = []string{"enginetest", "storage/storagetest", "remote/remotetest"}
+var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "remote/remotetest", "lease/model"}
 
 // TestImportDirection asks the go command what imports what, tests apart.
 func TestImportDirection(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/catalog"
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/image"
 )
 
@@ -24,14 +23,17 @@ func (a *app) inspectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			from, err := a.openRemote(c.Context(), args[0], toRead, codec.LZ4)
-			if err != nil {
+			if err := checkRemote(args[0]); err != nil {
 				return err
 			}
 			display, hide := a.show()
 			defer hide()
 			display.Status("reading " + args[0])
-			details, err := catalog.New(from).Inspect(c.Context(), ref)
+			from, err := a.openCatalog(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			details, err := from.Inspect(c.Context(), ref)
 			hide()
 			if err != nil {
 				return err
@@ -53,10 +55,20 @@ func printDetails(w io.Writer, d *catalog.Details) error {
 		fmt.Fprintf(t, "Created:\t%s (%s)\n", d.Created.Format(time.RFC3339), ago(d.Created))
 	}
 	fmt.Fprintf(t, "Platform:\t%s\n", oneLine(d.Platform))
+	for _, p := range d.Index {
+		what := oneLine(p.Platform)
+		if !p.Attests.IsZero() {
+			what = "attestation of " + p.Attests.Short()
+		}
+		if !p.Held {
+			what += ", not in this remote"
+		}
+		fmt.Fprintf(t, "Manifest:\t%s  %s\n", p.Digest.Short(), what)
+	}
 	fmt.Fprintf(t, "Size:\t%s (%s stored)\n", bytes(d.Size), bytes(d.Stored))
 	fmt.Fprintf(t, "\nLAYER\tSIZE\tSTORED\tSHARED WITH\n")
 	for _, l := range d.Layers {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", l.DiffID.Short(), bytes(l.Size), bytes(l.Stored), sharedWith(l.Shared))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", l.Digest.Short(), bytes(l.Size), bytes(l.Stored), sharedWith(l.Shared))
 	}
 	fmt.Fprintf(t, "\nHISTORY\tCREATED BY\n")
 	for _, h := range d.History {

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/catalog"
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 )
@@ -35,14 +34,17 @@ func (a *app) listCommand() *cobra.Command {
 }
 
 func (a *app) list(c *cobra.Command, name, repository string) error {
-	from, err := a.openRemote(c.Context(), name, toRead, codec.LZ4)
-	if err != nil {
+	if err := checkRemote(name); err != nil {
 		return err
 	}
 	display, hide := a.show()
 	defer hide()
 	display.Status("reading " + name)
-	rows, err := catalog.New(from).List(c.Context(), repository)
+	from, err := a.openCatalog(c.Context(), name)
+	if err != nil {
+		return err
+	}
+	rows, err := from.List(c.Context(), repository)
 	hide()
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/cli/progress"
+	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 )
 
@@ -35,7 +36,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	ctx, caught, stop := signals(context.Background())
 	defer stop()
 	out := &results{w: stdout}
-	a := &app{out: out, errOut: stderr}
+	a := &app{in: os.Stdin, out: out, errOut: stderr, caught: caught}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(out)
@@ -49,14 +50,37 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	}
 	a.json = a.json || slices.Contains(args, "--json") // flags behind a wrong one are not parsed
 	code := int(fault.KindOf(err))
-	switch sig := caught(); {
-	case sig == syscall.SIGTERM:
-		code, err = exitTerminated, errors.New("terminated")
-	case sig != nil:
-		code, err = exitInterrupted, errors.New("interrupted")
+	if ended, by := a.bySignal(); by != nil {
+		var told printed
+		if code = ended; errors.As(err, &told) {
+			by = printed{by} // stdout has its one document
+		}
+		err = by
 	}
 	a.printError(err)
 	return code
+}
+
+// bySignal returns the exit code and the error of a command that a signal ends,
+// and a nil error where none came.
+func (a *app) bySignal() (code int, err error) {
+	switch sig := a.caught(); sig {
+	case nil:
+		return 0, nil
+	case syscall.SIGTERM:
+		return exitTerminated, errors.New("terminated")
+	default:
+		return exitInterrupted, errors.New("interrupted")
+	}
+}
+
+// orSignal is the error of a command that failed with err: what a signal brought
+// about is told as that.
+func (a *app) orSignal(err error) error {
+	if _, by := a.bySignal(); err != nil && by != nil {
+		return by
+	}
+	return err
 }
 
 // results is stdout: what could not be written there is told at the end.
@@ -100,7 +124,9 @@ func signals(parent context.Context) (ctx context.Context, caught func() os.Sign
 
 // app holds what all commands share.
 type app struct {
+	in          *os.File
 	out, errOut io.Writer
+	caught      func() os.Signal // nil until one came
 
 	display atomic.Pointer[progress.Display] // nil while none is open
 
@@ -108,6 +134,10 @@ type app struct {
 	quiet  bool
 	debug  bool
 	engine string
+
+	engineStore engine.StoreUse
+
+	uploadLimit, downloadLimit byteRate
 }
 
 func (a *app) root() *cobra.Command {
@@ -115,7 +145,8 @@ func (a *app) root() *cobra.Command {
 		Use:   "dogestry COMMAND",
 		Short: "Store and ship Docker images with nothing but a directory or a bucket",
 		Long: `dogestry moves self-consistent Docker images between engines and remotes.
-A remote is a directory: nothing has to run there, and nothing else has to be up.`,
+A remote is a directory or a bucket: nothing has to run there, and nothing else
+has to be up.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noSuchCommand,
@@ -127,7 +158,8 @@ A remote is a directory: nothing has to run there, and nothing else has to be up
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the result, or the error, as one JSON document on stdout")
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "print results and errors only")
 	root.PersistentFlags().BoolVar(&a.debug, "debug", false, "log what happens inside, on stderr")
-	root.AddCommand(a.pushCommand(), a.pullCommand(), a.listCommand(), a.inspectCommand(), a.versionCommand())
+	root.AddCommand(a.pushCommand(), a.pullCommand(), a.copyCommand(), a.listCommand(), a.inspectCommand(), a.verifyCommand(), a.checkCommand(), a.gcCommand(), a.keygenCommand(), a.versionCommand())
+	root.AddCommand(a.tagCommand(), a.rmCommand(), a.pruneCommand(), a.duCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
@@ -155,7 +187,11 @@ func noSuchCommand(c *cobra.Command, args []string) error {
 		return nil
 	}
 	f := fault.New(fault.Usage, "unknown command %q", args[0])
-	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+	near := slices.DeleteFunc(c.SuggestionsFor(args[0]), func(name string) bool {
+		// Any short word is two letters away from "rm".
+		return len(name) <= c.SuggestionsMinimumDistance && !strings.HasPrefix(args[0], name[:1])
+	})
+	if len(near) > 0 {
 		return f.Advise("Did you mean %s?", strings.Join(near, " or "))
 	}
 	return f.Advise("See `%s --help`.", c.CommandPath())
@@ -199,9 +235,23 @@ func (a *app) printError(err error) {
 		a.printJSON(map[string]*failure{"error": failureOf(err)})
 	}
 	fmt.Fprintln(a.errOut, "dogestry: "+printable(err.Error()))
+	a.printAdvice(err)
+}
+
+// printAdvice says what to do about err, if anything is to be said.
+func (a *app) printAdvice(err error) {
 	if advice := fault.AdviceOf(err); advice != "" {
 		fmt.Fprintln(a.errOut, "  "+strings.ReplaceAll(printable(advice), "\n", "\n  "))
 	}
+}
+
+// printDocument prints a result and returns err, of which the document tells.
+func (a *app) printDocument(v any, err error) error {
+	a.printJSON(v)
+	if err != nil {
+		return printed{err}
+	}
+	return nil
 }
 
 // printed is an error whose details are on stdout already.
@@ -253,10 +303,20 @@ func (w logWriter) Write(line []byte) (int, error) {
 	return w.a.errOut.Write(line)
 }
 
+// note tells something that stays on the screen while a command runs.
+func (a *app) note(line string) {
+	if d := a.display.Load(); d != nil {
+		d.Note(printable(line))
+	}
+}
+
 // show opens the display for a command that takes time. Nothing else may write
 // to stderr until hide, which may be called again.
-func (a *app) show() (d *progress.Display, hide func()) {
-	d = progress.New(a.errOut, progress.Options{Quiet: a.quiet})
+func (a *app) show() (d *progress.Display, hide func()) { return a.showVerb("") }
+
+// showVerb is show for what does something else than move layers.
+func (a *app) showVerb(verb string) (d *progress.Display, hide func()) {
+	d = progress.New(a.errOut, progress.Options{Quiet: a.quiet, Verb: verb})
 	if !a.quiet {
 		a.display.Store(d)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/dogestry/dogestry/internal/catalog"
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
@@ -16,53 +17,170 @@ import (
 	"github.com/dogestry/dogestry/internal/storage"
 	"github.com/dogestry/dogestry/internal/storage/file"
 	"github.com/dogestry/dogestry/internal/storage/mem"
+	"github.com/dogestry/dogestry/internal/storage/s3"
 )
 
 // access is what a command is about to do with a remote.
 type access int
 
 const (
-	toRead  access = iota // it must be there
-	toWrite               // it may be made
-	toPlan                // it may be missing, and is not made
+	toRead   access = iota // it must be there
+	toWrite                // it may be made
+	toPlan                 // it may be missing, and is not made
+	toChange               // it must be there, and is written
 )
 
-// openRemote opens the remote that a command line names: a path or file:///path.
+// openRemote opens the remote that a command line names.
 func (a *app) openRemote(ctx context.Context, name string, mode access, c codec.Codec) (*repo.Repo, error) {
-	dir, err := directory(name)
+	store, err := a.openStore(ctx, name, mode)
 	if err != nil {
 		return nil, err
 	}
-	store, err := openDirectory(dir, name, mode)
+	return repo.Open(ctx, store, repo.Options{Name: name, Codec: c, Log: a.log(), Notify: a.note})
+}
+
+// openCatalog opens a remote to see what it holds.
+func (a *app) openCatalog(ctx context.Context, name string) (*catalog.Catalog, error) {
+	from, err := a.openRemote(ctx, name, toRead, codec.LZ4)
 	if err != nil {
 		return nil, err
 	}
-	return repo.Open(ctx, store, repo.Options{Name: name, Codec: c, Log: a.log()})
+	return catalog.Cached(from, cacheDir(), canonical(name), a.log()), nil
+}
+
+// transport is a kind of place that can hold a remote.
+type transport struct {
+	// identify returns one name for one remote, however it was written, without what
+	// says only how to write there. It fails where the name makes no sense.
+	identify func(name string) (string, error)
+	open     func(a *app, ctx context.Context, name string, mode access) (storage.Store, error)
+}
+
+// transports are those that there are, by the scheme of their URLs. Here is where
+// one is added.
+func transports() map[string]transport {
+	return map[string]transport{
+		"file": {identifyDirectory, (*app).openDirectory}, // also a path
+		"s3":   {identifyBucket, (*app).openBucket},
+	}
+}
+
+// transportOf finds the transport of a remote by its name.
+func transportOf(name string) (transport, error) {
+	scheme, _, ok := strings.Cut(name, "://")
+	if !ok {
+		scheme = "file"
+	}
+	t, known := transports()[scheme]
+	if !known {
+		return t, fault.New(fault.Usage, "remotes of the kind %s:// are not known to this version", scheme).
+			Advise("Name a directory (/srv/images, ./images, file:///srv/images) or a bucket (s3://bucket/prefix).")
+	}
+	return t, nil
+}
+
+// openStore opens the place that a remote's name stands for.
+func (a *app) openStore(ctx context.Context, name string, mode access) (storage.Store, error) {
+	t, err := transportOf(name)
+	if err != nil {
+		return nil, err
+	}
+	return t.open(a, ctx, name, mode)
+}
+
+// checkRemote refuses the name of a remote that makes no sense. Commands call it
+// before they show the name: somebody may have written a password into it.
+func checkRemote(name string) error {
+	t, err := transportOf(name)
+	if err == nil {
+		_, err = t.identify(name)
+	}
+	return err
+}
+
+// canonical returns one name for one remote. It is for caches, and no remote's URL.
+func canonical(name string) string {
+	if t, err := transportOf(name); err == nil {
+		if id, err := t.identify(name); err == nil {
+			return id
+		}
+	}
+	return name
+}
+
+// samePlace reports whether two names stand for one remote. A directory may have
+// several names.
+func samePlace(a, b string) bool {
+	a, b = canonical(a), canonical(b)
+	if a == b {
+		return true
+	}
+	one, isOne := strings.CutPrefix(a, "file\n")
+	two, isTwo := strings.CutPrefix(b, "file\n")
+	if !isOne || !isTwo {
+		return false
+	}
+	first, err := os.Stat(one)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(two)
+	return err == nil && os.SameFile(first, second)
+}
+
+func identifyBucket(name string) (string, error) {
+	o, err := s3.Parse(name)
+	if err != nil {
+		return "", err
+	}
+	return strings.Join([]string{"s3", o.Bucket, o.Prefix, o.Endpoint, o.Profile}, "\n"), nil
+}
+
+func (a *app) openBucket(ctx context.Context, name string, _ access) (storage.Store, error) {
+	o, err := s3.Parse(name)
+	if err != nil {
+		return nil, err
+	}
+	o.UploadLimit, o.DownloadLimit = int64(a.uploadLimit), int64(a.downloadLimit)
+	o.Log, o.Notify = a.log(), a.note
+	return s3.Open(ctx, o)
 }
 
 // directory returns the path that a remote's name stands for.
 func directory(name string) (string, error) {
-	scheme, _, ok := strings.Cut(name, "://")
-	if !ok {
-		if name == "" {
-			return "", fault.New(fault.Usage, "the remote is empty").Advise("Name a directory, such as ./images.")
-		}
+	if name == "" {
+		return "", fault.New(fault.Usage, "the remote is empty").Advise("Name a directory, such as ./images, or a bucket: s3://bucket/prefix.")
+	}
+	if !strings.Contains(name, "://") {
 		return name, nil
 	}
 	u, err := url.Parse(name)
-	switch {
-	case scheme != "file":
-		return "", fault.New(fault.Usage, "remotes of the kind %s:// are not known to this version", scheme).
-			Advise("Name a directory: /srv/images, ./images or file:///srv/images.")
-	case err != nil || u.Host != "" && u.Host != "localhost" || u.Path == "" || u.RawQuery != "" || u.Fragment != "":
+	if err != nil || u.Host != "" && u.Host != "localhost" || u.Path == "" || u.RawQuery != "" || u.Fragment != "" {
 		return "", fault.New(fault.Usage, "%q is not a file URL", name).Advise("Write it as file:///srv/images.")
 	}
 	return filepath.FromSlash(u.Path), nil
 }
 
-func openDirectory(dir, name string, mode access) (storage.Store, error) {
+func identifyDirectory(name string) (string, error) {
+	dir, err := directory(name)
+	if err != nil {
+		return "", err
+	}
+	if absolute, err := filepath.Abs(dir); err == nil {
+		dir = absolute
+	}
+	return "file\n" + dir, nil
+}
+
+func (a *app) openDirectory(_ context.Context, name string, mode access) (storage.Store, error) {
+	dir, err := directory(name)
+	if err != nil {
+		return nil, err
+	}
+	if a.uploadLimit > 0 || a.downloadLimit > 0 {
+		return nil, fault.New(fault.Usage, "%s is a directory: --limit-upload and --limit-download are for remotes on a network", name)
+	}
 	var store storage.Store
-	var err error
 	parent := filepath.Dir(filepath.Clean(dir))
 	if mode == toWrite {
 		store, err = file.Create(dir)
@@ -74,7 +192,7 @@ func openDirectory(dir, name string, mode access) (storage.Store, error) {
 		return store, nil
 	case errors.Is(err, storage.ErrNotFound) && mode == toPlan && exists(parent):
 		return mem.New(), nil // an empty remote, as a push would find it
-	case errors.Is(err, storage.ErrNotFound) && mode != toRead:
+	case errors.Is(err, storage.ErrNotFound) && (mode == toWrite || mode == toPlan):
 		return nil, fault.Wrap(fault.NotFound, err, "cannot make the remote %s", name).
 			Advise("Its parent directory is missing: mkdir -p %q", parent)
 	case errors.Is(err, storage.ErrNotFound):
@@ -95,7 +213,7 @@ func exists(path string) bool {
 
 // connect opens the engine that --engine names, or docker's.
 func (a *app) connect(ctx context.Context) (*engine.Client, error) {
-	return engine.Connect(ctx, engine.Options{URL: a.engine, CacheDir: cacheDir(), Log: a.log()})
+	return engine.Connect(ctx, engine.Options{URL: a.engine, CacheDir: cacheDir(), Store: a.engineStore, Log: a.log()})
 }
 
 // cacheDir is where what never changes is remembered; empty where the system
@@ -106,6 +224,16 @@ func cacheDir() string {
 		return ""
 	}
 	return filepath.Join(dir, "dogestry")
+}
+
+// stateDir is where what must not be forgotten is kept (XDG Base Directory
+// Specification).
+func stateDir() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "dogestry"), nil
+	}
+	home, err := os.UserHomeDir()
+	return filepath.Join(home, ".local", "state", "dogestry"), err
 }
 
 // parseReference reads an image name from the command line.

@@ -22,20 +22,17 @@ type outcome struct {
 // printResults prints a line an image on stdout, as soon as a script may rely
 // on it, and what moved on stderr. It returns the outcome's error.
 func (a *app) printResults(o outcome) error {
+	o.err = a.orSignal(o.err)
 	if a.json {
 		if o.err != nil && len(o.results) == 0 {
 			return o.err // the one JSON document is then the error
 		}
-		a.printJSON(struct {
+		return a.printDocument(struct {
 			Remote  string            `json:"remote"`
 			Images  []transfer.Result `json:"images"`
 			Seconds float64           `json:"seconds"`
 			Error   *failure          `json:"error,omitempty"` // what stopped it before it had done all
-		}{o.remote, o.results, o.took.Seconds(), failureOf(o.err)})
-		if o.err != nil {
-			return printed{o.err}
-		}
-		return nil
+		}{o.remote, o.results, o.took.Seconds(), failureOf(o.err)}, o.err)
 	}
 	for _, r := range o.results {
 		fmt.Fprintln(a.out, r.Image, r.ID)
@@ -65,12 +62,15 @@ func summary(o outcome, r transfer.Result) string {
 	case moved == 0:
 		fmt.Fprintf(&b, " nothing to move")
 	case r.DryRun && size == 0:
-		fmt.Fprintf(&b, " %s", layers(moved))
+		fmt.Fprintf(&b, " %s", count(moved, "layer"))
 	default:
-		fmt.Fprintf(&b, " moved %s, %s (%s in the remote)", layers(moved), bytes(size), bytes(stored))
+		fmt.Fprintf(&b, " moved %s, %s (%s in the remote)", count(moved, "layer"), bytes(size), bytes(stored))
 	}
 	if spared > 0 {
-		fmt.Fprintf(&b, ", spared %s, %s", layers(spared), bytes(sparedSize))
+		fmt.Fprintf(&b, ", spared %s, %s", count(spared, "layer"), bytes(sparedSize))
+	}
+	if r.SignedBy != "" {
+		fmt.Fprintf(&b, ", signed by %s", r.SignedBy)
 	}
 	if len(o.results) == 1 && !r.DryRun { // o.took is the time of all
 		fmt.Fprintf(&b, " in %.1fs", o.took.Seconds())
@@ -78,11 +78,12 @@ func summary(o outcome, r transfer.Result) string {
 	return b.String()
 }
 
-func layers(n int) string {
+// count says how many of what there are.
+func count(n int, what string) string {
 	if n == 1 {
-		return "1 layer"
+		return "1 " + what
 	}
-	return fmt.Sprintf("%d layers", n)
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // bytes writes a size as docker does.

@@ -9,10 +9,12 @@ import (
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/transfer"
+	"github.com/dogestry/dogestry/internal/trust"
 )
 
 func (a *app) pullCommand() *cobra.Command {
 	var as string
+	var verify verifyFlags
 	var o transfer.Options
 	c := &cobra.Command{
 		Use:   "pull [flags] REMOTE IMAGE[:TAG]...",
@@ -22,7 +24,8 @@ are read and sent; every byte is verified before the engine gets the last one.
 The tag is set in the engine once the image is there in full.`,
 		Example: `  dogestry pull /srv/images myapp:20131211
   dogestry pull ./images myapp:live --as myapp:latest
-  dogestry pull ./images myapp@sha256:4f5e…   (the image stays without a tag; --as gives it one)`,
+  dogestry pull ./images myapp@sha256:4f5e…   (the image stays without a tag; --as gives it one)
+  dogestry pull ./images myapp:live --verify-key release.key.pub`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkTransferFlags(c, o); err != nil {
@@ -32,16 +35,27 @@ The tag is set in the engine once the image is there in full.`,
 			if err != nil {
 				return err
 			}
-			return a.pull(c, args[0], images, o)
+			verifier, err := verify.open(args[0], images)
+			if err != nil {
+				return err
+			}
+			return a.pull(c, args[0], images, verifier, o)
 		},
 	}
 	a.transferFlags(c, &o)
+	verify.add(c)
 	c.Flags().StringVar(&as, "as", "", "give the one image this `NAME[:TAG]` in the engine")
 	return c
 }
 
-func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, o transfer.Options) error {
+func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, verifier *trust.Verifier, o transfer.Options) error {
 	ctx := c.Context()
+	if err := checkRemote(name); err != nil {
+		return err
+	}
+	display, hide := a.show()
+	defer hide()
+	display.Status("opening " + name)
 	from, err := a.openRemote(ctx, name, toRead, codec.LZ4)
 	if err != nil {
 		return err
@@ -51,8 +65,10 @@ func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, o
 		return err
 	}
 	defer to.Close()
-	display, hide := a.show()
-	defer hide()
+	if verifier != nil {
+		verifier.From, verifier.DryRun, o.Verify = from, o.DryRun, verifier.Verify
+	}
+	display.Status("reading " + name)
 	o.Progress, o.Log = display, a.log()
 	start := time.Now()
 	results, err := transfer.Pull(ctx, from, to, images, o)
@@ -87,9 +103,18 @@ func pullImages(args []string, as string) ([]transfer.PullImage, error) {
 
 // transferFlags adds what push and pull share.
 func (a *app) transferFlags(c *cobra.Command, o *transfer.Options) {
+	a.moveFlags(c, o)
+	c.Flags().Var((*platformValue)(&o.Platform), "platform", "of an image for several, this `OS/ARCH[/VARIANT]` (default: push all that the engine has, pull the engine's own)")
+	c.Flags().BoolVar(&o.AllPlatforms, "all-platforms", false, "of an image for several, all: fail where the engine lacks one (push), pull all that the remote has")
+	c.Flags().StringVar(&a.engine, "engine", "", "the engine's `URL`: unix://, tcp://, ssh:// (default: the one that docker uses)")
+}
+
+// moveFlags adds what copy has as well.
+func (a *app) moveFlags(c *cobra.Command, o *transfer.Options) {
 	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would move, and change nothing")
 	c.Flags().IntVar(&o.Parallel, "parallel", transfer.DefaultParallel, "layers on their way at once")
-	c.Flags().StringVar(&a.engine, "engine", "", "the engine's `URL`: unix://, tcp://, ssh:// (default: the one that docker uses)")
+	c.Flags().Var(&a.uploadLimit, "limit-upload", "send at most this much a second to a remote on a network (5MB, 500kB)")
+	c.Flags().Var(&a.downloadLimit, "limit-download", "receive at most this much a second from a remote on a network")
 }
 
 // checkTransferFlags refuses values that make no sense. An empty --as is most
@@ -97,6 +122,9 @@ func (a *app) transferFlags(c *cobra.Command, o *transfer.Options) {
 func checkTransferFlags(c *cobra.Command, o transfer.Options) error {
 	if o.Parallel < 1 {
 		return fault.New(fault.Usage, "--parallel %d: at least one layer is on its way at a time", o.Parallel)
+	}
+	if o.AllPlatforms && o.Platform != (image.Platform{}) {
+		return fault.New(fault.Usage, "--platform and --all-platforms exclude one another")
 	}
 	if as := c.Flags().Lookup("as"); as.Changed && as.Value.String() == "" {
 		return fault.New(fault.Usage, "--as is empty").Advise("Name the image, or leave --as out.")

@@ -7,13 +7,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/transfer"
+	"github.com/dogestry/dogestry/internal/trust"
 )
 
 func (a *app) pushCommand() *cobra.Command {
-	var as, compression string
+	var as, compression, store, signKey string
 	var o transfer.Options
 	c := &cobra.Command{
 		Use:   "push [flags] REMOTE IMAGE[:TAG]...",
@@ -23,7 +25,9 @@ stored; a tag is written once its image is there in full. An interrupted push
 leaves whole layers, and the same command goes on from there.`,
 		Example: `  dogestry push /srv/images myapp:20131211
   dogestry push ./images myapp:latest --as myapp:live
-  dogestry push file:///srv/images web worker --compression zstd`,
+  dogestry push s3://bucket/images web worker --compression zstd
+  dogestry push s3://bucket/images myapp:1.4.2 --if-absent
+  dogestry push s3://bucket/images myapp:live --sign-key release.key`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkTransferFlags(c, o); err != nil {
@@ -33,45 +37,77 @@ leaves whole layers, and the same command goes on from there.`,
 			if err != nil {
 				return fault.New(fault.Usage, "--compression %s", err)
 			}
+			if a.engineStore, err = engine.ParseStoreUse(store); err != nil {
+				return fault.Wrap(fault.Usage, err, "--engine-store")
+			}
 			images, err := pushImages(args[1:], as)
 			if err != nil {
 				return err
 			}
-			return a.push(c, args[0], images, method, o)
+			signer, err := openSigner(c, signKey)
+			if err != nil {
+				return err
+			}
+			return a.push(c, args[0], images, method, signer, o)
 		},
 	}
 	a.transferFlags(c, &o)
 	c.Flags().StringVar(&as, "as", "", "store the one image under this `NAME[:TAG]`")
+	c.Flags().BoolVar(&o.IfAbsent, "if-absent", false, "refuse to move a tag that names another image already")
+	signFlag(c, &signKey)
+	c.Flags().StringVar(&store, "engine-store", string(engine.StoreAuto), "read layers from the engine's own directory, as root on its machine: auto, off or require")
 	c.Flags().StringVar(&compression, "compression", codec.LZ4.Name(), "how layers are stored: lz4 (fast links), zstd (smaller, for slow links) or none")
 	return c
 }
 
-func (a *app) push(c *cobra.Command, name string, images []transfer.PushImage, method codec.Codec, o transfer.Options) error {
+func (a *app) push(c *cobra.Command, name string, images []transfer.PushImage, method codec.Codec, signer *trust.Signer, o transfer.Options) error {
 	ctx := c.Context()
 	mode := toWrite
 	if o.DryRun {
 		mode = toPlan
 	}
+	if err := checkRemote(name); err != nil {
+		return err
+	}
+	display, hide := a.show()
+	defer hide()
+	display.Status("opening " + name)
 	from, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
+	start := time.Now()
+	end := func(results []transfer.Result, err error) error {
+		hide()
+		return a.printResults(outcome{verb: "push", past: "pushed", remote: name, results: results, took: time.Since(start), err: err})
+	}
+	if err := transfer.Find(ctx, from, images); err != nil { // a name that is mistyped makes no directory
+		return end(nil, err)
+	}
 	to, err := a.openRemote(ctx, name, mode, method)
 	if err != nil {
 		return err
 	}
-	display, hide := a.show()
-	defer hide()
+	if signer != nil {
+		signer.To, o.Sign = to, signer.Sign
+	}
+	display.Status("asking what " + name + " has already")
 	o.Progress, o.Log = display, a.log()
-	start := time.Now()
-	results, err := transfer.Push(ctx, from, to, images, o)
-	hide()
-	return a.printResults(outcome{verb: "push", past: "pushed", remote: name, results: results, took: time.Since(start), err: err})
+	return end(transfer.Push(ctx, from, to, images, o))
 }
 
 // An image ID, or the beginning of one: the engine would find it, but it names no repository.
 var looksLikeID = regexp.MustCompile(`^(sha256:)?[0-9a-f]{12,64}$`)
+
+// engineName is what the engine is asked for: a name with a tag or a digest, which
+// it cannot take for the beginning of an image ID. "cafe" it could.
+func engineName(ref image.Reference) string {
+	if !ref.Digest.IsZero() {
+		return ref.Repository + "@" + ref.Digest.String()
+	}
+	return ref.Repository + ":" + ref.Tag
+}
 
 // pushImages reads the images of a push: what the engine calls them, and what the remote will.
 func pushImages(args []string, as string) ([]transfer.PushImage, error) {
@@ -80,7 +116,15 @@ func pushImages(args []string, as string) ([]transfer.PushImage, error) {
 		if err != nil {
 			return nil, err
 		}
-		return []transfer.PushImage{{Source: args[0], Target: target}}, nil
+		source := args[0]
+		if !looksLikeID.MatchString(source) {
+			ref, err := parseReference(source)
+			if err != nil {
+				return nil, err
+			}
+			source = engineName(ref)
+		}
+		return []transfer.PushImage{{Source: source, Target: target}}, nil
 	}
 	var images []transfer.PushImage
 	for _, arg := range args {
@@ -97,7 +141,7 @@ func pushImages(args []string, as string) ([]transfer.PushImage, error) {
 				Advise("Say under which name to store it: --as NAME[:TAG].")
 		}
 		images = append(images, transfer.PushImage{
-			Source: arg,
+			Source: engineName(ref),
 			Target: image.Reference{Repository: ref.Repository, Tag: ref.Tag},
 		})
 	}

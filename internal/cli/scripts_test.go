@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/dogestry/dogestry/internal/enginetest"
+	"github.com/dogestry/dogestry/internal/storage/s3/s3test"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the golden files of the scripts")
@@ -65,11 +66,16 @@ func TestMain(m *testing.M) {
 //	json                      stdout must be one JSON document; replaces in it what differs from run to run
 //	flip FILE                 damages the byte in the middle
 //	readonly DIR              mounts DIR read-only [root]
+//	bucket NAME               makes a bucket on a real S3 server: $NAME is its name, $ENDPOINT where it is, and
+//	                          $AWS_ACCESS_KEY_ID and so on are for its owner
+//	policy NAME BUCKET        sets a policy of docs/s3.md: for a new user, who is then in $AWS_ACCESS_KEY_ID and so on,
+//	                          or for everybody, if the NAME begins with "public "
 //
-// They run in parallel on one engine, so images and layers have names that no
+// They run in parallel on each kind of engine, so images and layers have names that no
 // other script uses. -update writes golden files anew.
-func TestScripts(t *testing.T) {
-	engine := enginetest.For(t)
+func TestScripts(t *testing.T) { enginetest.Each(t, testScripts) }
+
+func testScripts(t *testing.T, engine *enginetest.Engine) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		UpdateScripts:      *update,
@@ -99,6 +105,8 @@ func TestScripts(t *testing.T) {
 			"json":     oneDocument,
 			"flip":     flip,
 			"readonly": readOnly,
+			"bucket":   bucketCommand(s3test.For(t)),
+			"policy":   policyCommand(t.Context(), s3test.For(t)),
 		},
 	})
 }
@@ -183,7 +191,10 @@ var volatile = []struct {
 	becomes string
 }{
 	{regexp.MustCompile(`("seconds": )[0-9.e-]+`), `${1}0`},
+	{regexp.MustCompile(`("written": )"20[0-9T:.-]+Z"`), `${1}"then"`},
 	{regexp.MustCompile(`("stored": )[1-9][0-9]*`), `${1}1`},
+	{regexp.MustCompile(`s3://test-[a-z0-9]+`), `s3://bucket`},
+	{regexp.MustCompile(`http://127\.0\.0\.1:[0-9]+`), `http://server`},
 	{regexp.MustCompile(`("go": )"go[^"]*"`), `${1}"go1"`},
 	{regexp.MustCompile(`"` + runtime.GOOS + `/` + runtime.GOARCH + `"`), `"linux/arch"`},
 }
@@ -229,6 +240,42 @@ func flip(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	content[len(content)/2] ^= 0xff
 	ts.Check(os.WriteFile(path, content, 0o644))
+}
+
+func bucketCommand(server *s3test.Server) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 1 {
+			ts.Fatalf("usage: bucket NAME")
+		}
+		bucket, err := server.NewBucket()
+		ts.Check(err)
+		ts.Setenv(args[0], bucket)
+		ts.Setenv("ENDPOINT", server.Endpoint)
+		for _, v := range server.Environment() {
+			name, value, _ := strings.Cut(v, "=")
+			ts.Setenv(name, value)
+		}
+	}
+}
+
+func policyCommand(ctx context.Context, server *s3test.Server) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 2 {
+			ts.Fatalf("usage: policy NAME BUCKET")
+		}
+		name, public := strings.CutPrefix(args[0], "public ")
+		policy, err := s3test.ReadPolicy(name)
+		ts.Check(err)
+		if public {
+			ts.Check(server.PutPolicy(ctx, args[1], policy.Public(args[1])))
+			return
+		}
+		user, err := server.NewAccount(ctx)
+		ts.Check(err)
+		ts.Check(server.PutPolicy(ctx, args[1], policy.For(args[1], user, -1)))
+		ts.Setenv("AWS_ACCESS_KEY_ID", user.AccessKey)
+		ts.Setenv("AWS_SECRET_ACCESS_KEY", user.SecretKey)
+	}
 }
 
 func readOnly(ts *testscript.TestScript, neg bool, args []string) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -17,54 +18,139 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/enginetest"
 )
 
 // soon is how long dogestry may take to end after a signal.
 const soon = time.Second
 
-var signalCases = []struct {
+type signalCase struct {
 	signal syscall.Signal
 	code   int
 	told   string
-}{
+}
+
+var signalCases = []signalCase{
 	{syscall.SIGINT, 130, "dogestry: interrupted\n"},
 	{syscall.SIGTERM, 143, "dogestry: terminated\n"},
 	{syscall.SIGKILL, -1, ""},
 }
 
-func TestSignalDuringPush(t *testing.T) {
-	engine := enginetest.For(t)
-	ref := loadBig(t, engine)
-	for _, c := range signalCases {
-		t.Run(c.signal.String(), func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "remote")
-			p := start(t, engine.Host, "push", "--parallel=1", dir, ref)
-			p.until("a layer is half stored", func() bool { return len(temporaryFiles(t, dir)) > 0 })
-			p.end(c.signal, c.code, c.told)
-			if tags := files(t, filepath.Join(dir, "repositories")); len(tags) > 0 {
-				t.Errorf("an interrupted push left the tag %s", tags)
-			}
-			if left := temporaryFiles(t, dir); c.signal != syscall.SIGKILL && len(left) > 0 {
-				t.Errorf("an interrupted push left %s", left)
-			}
+// stores are the ways of a push: by an export, and the default, which as root
+// is through the engine's own store.
+var stores = []engine.StoreUse{engine.StoreOff, engine.StoreAuto}
 
-			run(t, engine.Host, "push", dir, ref)
-			if left := temporaryFiles(t, dir); len(left) > 0 {
-				t.Errorf("the second push left %s", left)
-			}
-			if out := run(t, engine.Host, "list", dir); !strings.Contains(out, "big") {
-				t.Errorf("after the second push the remote holds\n%s", out)
-			}
-		})
+func TestSignalDuringPush(t *testing.T) { enginetest.Each(t, testSignalDuringPush) }
+
+func TestSignalDuringPushFromContainerd(t *testing.T) {
+	enginetest.EachContainerd(t, testSignalDuringPush)
+}
+
+func testSignalDuringPush(t *testing.T, e *enginetest.Engine) {
+	ref := loadBig(t, e)
+	for _, store := range stores {
+		for _, c := range signalCases {
+			t.Run(string(store)+"/"+c.signal.String(), func(t *testing.T) { interruptPush(t, e, store, ref, c) })
+		}
 	}
 }
 
-func TestSignalDuringPull(t *testing.T) {
-	engine := enginetest.For(t)
+func interruptPush(t *testing.T, e *enginetest.Engine, store engine.StoreUse, ref string, c signalCase) {
+	dir := filepath.Join(t.TempDir(), "remote")
+	push := []string{"push", "--debug", "--engine-store=" + string(store), "--parallel=1", dir, ref}
+	p := start(t, e.Host, push...)
+	p.until("a layer is half stored behind a whole one", func() bool {
+		return len(named(files(t, dir), "json")) > 0 && len(named(files(t, dir), ".layer.tar")) > 0
+	})
+	p.end(c.signal, c.code, c.told)
+	// What a killed process had to say last may not have been said.
+	if own := strings.Contains(p.stderr.String(), "layers come from the engine's own store"); c.signal != syscall.SIGKILL && own != (store != engine.StoreOff) && os.Getuid() == 0 && e.Private() {
+		t.Errorf("--engine-store=%s, and it is read: %v", store, own)
+	}
+	if tags := files(t, filepath.Join(dir, "repositories")); len(tags) > 0 {
+		t.Errorf("an interrupted push left the tag %s", tags)
+	}
+	if left := temporaryFiles(t, dir); c.signal != syscall.SIGKILL && len(left) > 0 {
+		t.Errorf("an interrupted push left %s", left)
+	}
+	if len(named(files(t, dir), "json")) == 0 {
+		t.Error("an interrupted push kept no layer")
+	}
+
+	p = start(t, e.Host, push...)
+	p.mustSucceed()
+	if said := p.stderr.String(); !strings.Contains(said, ": already there") || !strings.Contains(said, ": done ") {
+		t.Errorf("the second push does not go on where the first ended:\n%s", said)
+	}
+	if left := temporaryFiles(t, dir); len(left) > 0 {
+		t.Errorf("the second push left %s", left)
+	}
+	if out := run(t, e.Host, "list", dir); !strings.Contains(out, "big") {
+		t.Errorf("after the second push the remote holds\n%s", out)
+	}
+}
+
+// TestSignalWithJSON interrupts commands that have a part of their result by
+// then: it and the error are one document.
+func TestSignalWithJSON(t *testing.T) {
+	t.Run("push", func(t *testing.T) {
+		e := enginetest.For(t)
+		const first = "signal/first:1"
+		if err := e.LoadImage(t.Context(), wordsImage(first, []string{"signal-first"})); err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(t.TempDir(), "remote")
+		p := start(t, e.Host, "push", "--json", "--engine-store=off", "--parallel=1", dir, first, loadBig(t, e))
+		p.until("the second image is on its way", func() bool {
+			return len(named(files(t, dir), "1")) > 0 && len(named(files(t, dir), ".layer.tar")) > 0
+		})
+		p.end(syscall.SIGINT, exitInterrupted, "dogestry: interrupted\n")
+		var result struct {
+			Images []struct{ Image string }
+			Error  struct{ Message string }
+		}
+		p.oneDocument(&result)
+		if len(result.Images) != 1 || result.Images[0].Image != first || result.Error.Message != "interrupted" {
+			t.Errorf("it printed %s", p.stdout.String())
+		}
+	})
+
+	t.Run("check --sweep", func(t *testing.T) {
+		dir := t.TempDir()
+		const leftovers = 4_000 // take a while to be removed
+		for i := range leftovers {
+			below := filepath.Join(dir, "images", fmt.Sprintf("%064x", i))
+			if err := os.MkdirAll(below, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(below, ".json.0123456789abcdef.tmp"), nil, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p := start(t, "unix:///nowhere.sock", "check", "--json", "--sweep", "--older-than=0s", dir)
+		p.until("something is removed", func() bool {
+			left, err := os.ReadDir(filepath.Join(dir, "images"))
+			return err == nil && len(left) < leftovers
+		})
+		p.end(syscall.SIGINT, exitInterrupted, "dogestry: interrupted\n")
+		var result struct {
+			Checks []struct{ Name string }
+			Error  struct{ Message string }
+		}
+		p.oneDocument(&result)
+		if len(result.Checks) == 0 || result.Error.Message == "" {
+			t.Errorf("it printed %s", p.stdout.String())
+		}
+	})
+}
+
+func TestSignalDuringPull(t *testing.T) { enginetest.Each(t, testSignalDuringPull) }
+
+func testSignalDuringPull(t *testing.T, engine *enginetest.Engine) {
 	ref := loadBig(t, engine)
 	dir := filepath.Join(t.TempDir(), "remote")
-	run(t, engine.Host, "push", dir, ref)
+	run(t, engine.Host, "push", "--engine-store=off", dir, ref)
 	for _, c := range signalCases {
 		t.Run(c.signal.String(), func(t *testing.T) {
 			if _, err := engine.Docker(t.Context(), nil, "rmi", ref); err != nil {
@@ -80,6 +166,24 @@ func TestSignalDuringPull(t *testing.T) {
 			run(t, engine.Host, "pull", dir, ref)
 			if _, ok, err := engine.ImageID(t.Context(), ref); !ok || err != nil {
 				t.Errorf("after the second pull the engine has no %s (error: %v)", ref, err)
+			}
+		})
+	}
+}
+
+func TestSignalDuringCheck(t *testing.T) {
+	for _, c := range signalCases {
+		t.Run(c.signal.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			p := start(t, "unix:///nowhere.sock", "check", dir)
+			p.until("something is written", func() bool { return len(files(t, dir)) > 1 })
+			p.end(c.signal, c.code, c.told)
+			if left := files(t, dir); c.signal != syscall.SIGKILL && len(left) > 0 {
+				t.Errorf("an interrupted check left %s", left)
+			}
+			out := run(t, "unix:///nowhere.sock", "check", "--sweep", "--older-than=0s", dir)
+			if left := files(t, dir); len(left) > 0 || !strings.Contains(out, "left-overs that were older than 0s") {
+				t.Errorf("a sweep left %s:\n%s", left, out)
 			}
 		})
 	}
@@ -105,8 +209,8 @@ func TestSignalWhileEngineHangs(t *testing.T) {
 	defer connection.Close()
 	p.end(syscall.SIGINT, 130, "dogestry: interrupted\n")
 	var failure struct{ Error struct{ Message string } }
-	if err := json.Unmarshal([]byte(p.stdout.String()), &failure); err != nil || failure.Error.Message != "interrupted" {
-		t.Errorf("--json printed %q (%v)", p.stdout.String(), err)
+	if p.oneDocument(&failure); failure.Error.Message != "interrupted" {
+		t.Errorf("--json printed %s", p.stdout.String())
 	}
 }
 
@@ -114,9 +218,9 @@ func TestSignalWhileEngineHangs(t *testing.T) {
 // of 16 MB, or of 4 MB with -short, which goes with the slow race detector.
 func loadBig(t *testing.T, engine *enginetest.Engine) (ref string) {
 	t.Helper()
-	size := int64(16 << 20)
+	size := int64(32 << 20)
 	if testing.Short() {
-		size /= 4
+		size /= 2
 	}
 	m := enginetest.BigImage(4, size)
 	ref = m.Tags()[0]
@@ -236,11 +340,24 @@ func (p *process) ended(sent time.Time, code int, told string) {
 func run(t *testing.T, host string, args ...string) string {
 	t.Helper()
 	p := start(t, host, args...)
+	p.mustSucceed()
+	return p.stdout.String()
+}
+
+func (p *process) mustSucceed() {
+	p.t.Helper()
 	<-p.exited
 	if !p.cmd.ProcessState.Success() {
-		t.Fatalf("dogestry %s: %v\n%s", strings.Join(args, " "), p.cmd.ProcessState, p.stderr.String())
+		p.t.Fatalf("dogestry %s: %v\n%s", strings.Join(p.cmd.Args[1:], " "), p.cmd.ProcessState, p.stderr.String())
 	}
-	return p.stdout.String()
+}
+
+// oneDocument reads stdout, which is one JSON document and nothing else.
+func (p *process) oneDocument(v any) {
+	p.t.Helper()
+	if err := json.Unmarshal([]byte(p.stdout.String()), v); err != nil {
+		p.t.Fatalf("stdout is not one JSON document (%v):\n%s", err, p.stdout.String())
+	}
 }
 
 // files returns the files below dir, which need not be there.
@@ -262,10 +379,15 @@ func files(t *testing.T, dir string) (found []string) {
 }
 
 // temporaryFiles returns the files below dir that are no objects.
-func temporaryFiles(t *testing.T, dir string) (found []string) {
+func temporaryFiles(t *testing.T, dir string) []string {
 	t.Helper()
-	for _, f := range files(t, dir) {
-		if strings.HasPrefix(filepath.Base(f), ".") {
+	return named(files(t, dir), ".")
+}
+
+// named returns those whose name begins with start.
+func named(files []string, start string) (found []string) {
+	for _, f := range files {
+		if strings.HasPrefix(filepath.Base(f), start) {
 			found = append(found, f)
 		}
 	}

@@ -28,49 +28,51 @@ var barLine = regexp.MustCompile(`[0-9a-f]{12} .*\d[kM]?B`)
 // end, and until ^C is typed. Either way bars are seen, results stay out of
 // them, and the terminal is left as it was.
 func TestBarsOnTerminal(t *testing.T) {
-	engine := enginetest.For(t)
-	ref := loadBig(t, engine)
+	e := enginetest.For(t)
+	ref := loadBig(t, e)
 
-	t.Run("to the end", func(t *testing.T) {
-		dir := filepath.Join(t.TempDir(), "remote")
-		p, term := startOnTerminal(t, engine.Host, "push", dir, ref)
-		<-p.exited
-		screen := term.check(p)
-		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-			t.Errorf("exit code %d", code)
-		}
-		if !strings.HasPrefix(p.stdout.String(), ref+" sha256:") || control(p.stdout.String()) != "" {
-			t.Errorf("stdout: %q", p.stdout.String())
-		}
-		if tail := screen[strings.LastIndex(screen, showCursor)+len(showCursor):]; !strings.HasPrefix(tail, "pushed "+ref) {
-			t.Errorf("behind the bars the terminal shows %q", tail)
-		}
-	})
+	for _, store := range stores {
+		t.Run("to the end, "+string(store), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "remote")
+			p, term := startOnTerminal(t, e.Host, "push", "--engine-store="+string(store), dir, ref)
+			<-p.exited
+			screen := term.check(p)
+			if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+			if !strings.HasPrefix(p.stdout.String(), ref+" sha256:") || control(p.stdout.String()) != "" {
+				t.Errorf("stdout: %q", p.stdout.String())
+			}
+			if tail := screen[strings.LastIndex(screen, showCursor)+len(showCursor):]; !strings.HasPrefix(tail, "pushed "+ref) {
+				t.Errorf("behind the bars the terminal shows %q", tail)
+			}
+		})
 
-	t.Run("until ^C", func(t *testing.T) {
-		dir := filepath.Join(t.TempDir(), "remote")
-		p, term := startOnTerminal(t, engine.Host, "push", "--parallel=1", dir, ref)
-		p.until("a bar is drawn", func() bool { return barLine.MatchString(p.stderr.String()) })
-		sent := time.Now()
-		if _, err := term.master.WriteString("\x03"); err != nil {
-			t.Fatal(err)
-		}
-		p.ended(sent, exitInterrupted, "")
-		if screen := term.check(p); !strings.HasSuffix(screen, showCursor+"dogestry: interrupted\r\n") {
-			t.Errorf("the terminal shows at last %q", screen[max(0, len(screen)-200):])
-		}
-		if left := temporaryFiles(t, dir); len(left) > 0 {
-			t.Errorf("^C left %s", left)
-		}
-	})
+		t.Run("until ^C, "+string(store), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "remote")
+			p, term := startOnTerminal(t, e.Host, "push", "--engine-store="+string(store), "--parallel=1", dir, ref)
+			p.until("a bar is drawn", func() bool { return barLine.MatchString(p.stderr.String()) })
+			sent := time.Now()
+			if _, err := term.master.WriteString("\x03"); err != nil {
+				t.Fatal(err)
+			}
+			p.ended(sent, exitInterrupted, "")
+			if screen := term.check(p); !strings.HasSuffix(screen, showCursor+"dogestry: interrupted\r\n") {
+				t.Errorf("the terminal shows at last %q", screen[max(0, len(screen)-200):])
+			}
+			if left := temporaryFiles(t, dir); len(left) > 0 {
+				t.Errorf("^C left %s", left)
+			}
+		})
+	}
 
 	t.Run("a dumb terminal", func(t *testing.T) {
 		const ref = "terminal/dumb:1"
-		if err := engine.LoadImage(t.Context(), wordsImage(ref, []string{"terminal-dumb"})); err != nil {
+		if err := e.LoadImage(t.Context(), wordsImage(ref, []string{"terminal-dumb"})); err != nil {
 			t.Fatal(err)
 		}
 		term := openTerminal(t)
-		p := &process{t: t, cmd: command(t, engine.Host, "push", filepath.Join(t.TempDir(), "remote"), ref)}
+		p := &process{t: t, cmd: command(t, e.Host, "push", filepath.Join(t.TempDir(), "remote"), ref)}
 		p.cmd.Env = append(p.cmd.Env, "TERM=dumb")
 		term.attach(p)
 		<-p.exited

@@ -18,14 +18,20 @@ import (
 // is the one form that classic and containerd image stores both take with
 // layers left out (docs/decisions/0004-hybrid-archive.md).
 type Archive struct {
-	Config   []byte
-	Manifest []byte
+	Root      image.Descriptor // the manifest or index that it is of
+	Documents [][]byte         // configs, manifests and indexes, Root's among them
+	// Config is that of the docker-archive; nil makes an image layout only, for the
+	// containerd image store.
+	Config []byte
 	// Send holds the layers whose bytes the archive carries, each once, in the
-	// order they are wanted. The rest of the config's layers are named only.
+	// order they are wanted. The rest of the layers are named only.
 	Send []image.Descriptor
 	// Open opens the tar of one of them. Its reader must prove the digest
 	// before it hands out the last byte. It is closed before the next is opened.
 	Open func(image.Descriptor) (io.ReadCloser, error)
+	// End is called before the archive's last bytes are written, and its error is
+	// Write's; may be nil. An engine uses nothing of an archive before they come.
+	End func() error
 }
 
 // layerPath is where a blob lies in the archive.
@@ -35,55 +41,81 @@ func layerPath(hex string) string { return "blobs/sha256/" + hex }
 // it has made sure that the engine has it. After an error w holds a torn
 // archive and must not be ended well.
 func (a Archive) Write(w io.Writer) error {
-	config, err := image.ParseConfig(a.Config)
-	if err != nil {
-		return err
-	}
-	id := image.DigestOf(a.Config)
-	layers := make([]string, len(config.DiffIDs)) // not null where there are none
-	for i, d := range config.DiffIDs {
-		layers[i] = layerPath(d.Hex())
-	}
-	names, err := json.Marshal([]any{map[string]any{"Config": layerPath(id.Hex()), "RepoTags": nil, "Layers": layers}})
-	if err != nil {
-		return err
-	}
-	index, err := json.Marshal(ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2},
-		MediaType: ocispec.MediaTypeImageIndex,
-		Manifests: []ocispec.Descriptor{{
-			MediaType: ocispec.MediaTypeImageManifest,
-			Digest:    digest.Digest(image.DigestOf(a.Manifest).String()),
-			Size:      int64(len(a.Manifest)),
-		}},
-	})
-	if err != nil {
-		return err
-	}
 	t := tar.NewWriter(w)
-	for _, f := range []struct {
-		name    string
-		content []byte
-	}{
-		{ocispec.ImageLayoutFile, []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`)},
-		{ocispec.ImageIndexFile, index},
-		{"manifest.json", names},
-		{layerPath(id.Hex()), a.Config},
-		{layerPath(image.DigestOf(a.Manifest).Hex()), a.Manifest},
-	} {
-		if err := t.WriteHeader(header(f.name, int64(len(f.content)))); err != nil {
-			return err
-		}
-		if _, err := t.Write(f.content); err != nil {
-			return err
-		}
+	if err := a.writeDocuments(t); err != nil {
+		return err
 	}
 	for _, l := range a.Send {
 		if err := a.writeLayer(t, l); err != nil {
 			return err
 		}
 	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if a.End != nil {
+		if err := a.End(); err != nil {
+			return err
+		}
+	}
 	return t.Close()
+}
+
+func (a Archive) writeDocuments(t *tar.Writer) error {
+	index, err := json.Marshal(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{{
+			MediaType: a.Root.MediaType,
+			Digest:    digest.Digest(a.Root.Digest.String()),
+			Size:      a.Root.Size,
+		}},
+	})
+	if err != nil {
+		return err
+	}
+	if err := writeFile(t, ocispec.ImageLayoutFile, []byte(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`)); err != nil {
+		return err
+	}
+	if err := writeFile(t, ocispec.ImageIndexFile, index); err != nil {
+		return err
+	}
+	if a.Config != nil {
+		names, err := dockerManifest(a.Config)
+		if err != nil {
+			return err
+		}
+		if err := writeFile(t, "manifest.json", names); err != nil {
+			return err
+		}
+	}
+	for _, doc := range a.Documents {
+		if err := writeFile(t, layerPath(image.DigestOf(doc).Hex()), doc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dockerManifest is the manifest.json of a docker-archive.
+func dockerManifest(doc []byte) ([]byte, error) {
+	config, err := image.ParseConfig(doc)
+	if err != nil {
+		return nil, err
+	}
+	layers := make([]string, len(config.DiffIDs)) // not null where there are none
+	for i, d := range config.DiffIDs {
+		layers[i] = layerPath(d.Hex())
+	}
+	return json.Marshal([]any{map[string]any{"Config": layerPath(image.DigestOf(doc).Hex()), "RepoTags": nil, "Layers": layers}})
+}
+
+func writeFile(t *tar.Writer, name string, content []byte) error {
+	if err := t.WriteHeader(header(name, int64(len(content)))); err != nil {
+		return err
+	}
+	_, err := t.Write(content)
+	return err
 }
 
 func (a Archive) writeLayer(t *tar.Writer, l image.Descriptor) error {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	dockerconfig "github.com/docker/cli/cli/config"
+	"github.com/moby/moby/client"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -168,8 +170,8 @@ func TestPermissionDenied(t *testing.T) {
 func TestBadURLs(t *testing.T) {
 	noEnvironment(t)
 	for _, url := range []string{
-		"docker.sock", "/var/run/docker.sock", "127.0.0.1:2375", "ftp://x", "s3://bucket", "://", "tcp://", "tcp://a b", "tcp://[::1", "tcp://host:port:port",
-		"unix://", "ssh://", "ssh:///x", "tcp://%zz", "\x00", "tcp://\x7f", strings.Repeat("x", 10000),
+		"./docker.sock", "/var/run/docker.sock", "host/path", "ftp://x", "s3://bucket", "://", "tcp:///path", "tcp://a b", "tcp://[::1", "tcp://host:port:port",
+		"host:port", "ssh://", "ssh:///x", "tcp://%zz", "\x00", "tcp://\x7f", strings.Repeat("x", 10000),
 	} {
 		for _, way := range []string{"option", "DOCKER_HOST"} {
 			override := url
@@ -181,7 +183,7 @@ func TestBadURLs(t *testing.T) {
 				override = ""
 			}
 			_, err := tryConnect(t, override)
-			if err == nil || fault.AdviceOf(err) == "" {
+			if !fault.Is(err, fault.Usage) && len(url) < 1000 || err == nil || fault.AdviceOf(err) == "" {
 				t.Errorf("%.50q as %s: error %v, advice %q", url, way, err, fault.AdviceOf(err))
 			}
 		}
@@ -293,5 +295,57 @@ func TestDefaultContext(t *testing.T) {
 		if err != nil || !strings.Contains(endpoint.Host, "docker") {
 			t.Errorf("%q: %s, error %v", name, endpoint.Host, err)
 		}
+	}
+}
+
+// TestAddress completes addresses as docker does.
+func TestAddress(t *testing.T) {
+	for _, c := range []struct{ host, variable, want string }{
+		{"", "", client.DefaultDockerHost},
+		{" ", "", client.DefaultDockerHost},
+		{"", "DOCKER_TLS", "tcp://localhost:2376"},
+		{"", "DOCKER_TLS_VERIFY", "tcp://localhost:2376"},
+		{"host", "", "tcp://host:2375"},
+		{"host:7", "", "tcp://host:7"},
+		{" host:7\n", "", "tcp://host:7"},
+		{":7", "", "tcp://localhost:7"},
+		{"[::1]:7", "", "tcp://[::1]:7"},
+		{"tcp://", "", "tcp://localhost:2375"},
+		{"tcp://host", "", "tcp://host:2375"},
+		{"tcp://host", "DOCKER_TLS", "tcp://host:2375"}, // docker asks for 2376 only where there is no host
+		{"tcp://host:7/path", "", "tcp://host:7/path"},
+		{"unix:///x/docker.sock", "DOCKER_TLS", "unix:///x/docker.sock"},
+		{"http://host", "", "http://host"},
+		{"https://host:7", "", "https://host:7"},
+		{"ssh://user@host", "DOCKER_TLS", "ssh://user@host"},
+	} {
+		config := noEnvironment(t)
+		if err := os.WriteFile(filepath.Join(config, "ca.pem"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c.variable != "" {
+			t.Setenv(c.variable, "1")
+		}
+		for _, way := range []string{"option", "DOCKER_HOST"} {
+			override := c.host
+			if way == "DOCKER_HOST" {
+				t.Setenv(way, c.host)
+				override = ""
+			}
+			if endpoint, err := resolve(override); err != nil || endpoint.Host != c.want {
+				t.Errorf("%q as %s with %q: %s, error %v, want %s", c.host, way, c.variable, endpoint.Host, err, c.want)
+			}
+		}
+	}
+}
+
+// TestAddressWithoutScheme connects to it.
+func TestAddressWithoutScheme(t *testing.T) {
+	noEnvironment(t)
+	server := httptest.NewServer(&fake{})
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	if host, err := tryConnect(t, address); err != nil || host != "tcp://"+address {
+		t.Errorf("engine at %s, error %v", host, err)
 	}
 }

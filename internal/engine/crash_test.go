@@ -13,7 +13,11 @@ import (
 // must not keep us from predicting the names in its exports.
 func TestEngineIsKilled(t *testing.T) {
 	t.Setenv("TZ", "Asia/Kolkata")
-	e := enginetest.StartFor(t, enginetest.Options{})
+	enginetest.EachKind(t, testEngineIsKilled)
+}
+
+func testEngineIsKilled(t *testing.T, k enginetest.Kind) {
+	e := enginetest.StartFor(t, k.Options)
 	c := connect(t, e.Host)
 	m := wide()
 	img := described(t, m)

@@ -12,15 +12,19 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/cli/cli/config"
+	dockercontext "github.com/docker/cli/cli/context"
 	"github.com/docker/cli/cli/context/docker"
 	"github.com/docker/cli/cli/context/store"
+	"github.com/docker/cli/opts"
 	"github.com/moby/moby/client"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
 )
 
 // Client is a connection to one engine. Its methods are safe for concurrent use.
@@ -30,7 +34,14 @@ type Client struct {
 	layers *layerCache
 	log    *slog.Logger
 
+	kind     Kind
+	platform image.Platform
+	storeUse StoreUse
+	ownRoot  string // to read its store from; empty means dataRoot
 	dataRoot string // of an engine on this machine, else empty
+	driver   string // of its storage
+
+	containerd string // the socket of the containerd that it uses, as it says
 }
 
 // Options says which engine is meant.
@@ -40,6 +51,10 @@ type Options struct {
 	URL string
 	// CacheDir is where the layer lists of images are remembered; empty means nowhere.
 	CacheDir string
+	Store    StoreUse // empty means StoreAuto
+	// DataRoot is where the engine's data root is seen from here, if that is not
+	// where the engine says.
+	DataRoot string
 	Log      *slog.Logger
 }
 
@@ -51,26 +66,34 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts, err := clientOptions(endpoint)
+	options, err := clientOptions(endpoint)
 	if err != nil {
-		return nil, fault.Wrap(fault.Usage, err, "cannot use the engine at %s", display(endpoint.Host)).
-			Advise("Set --engine or DOCKER_HOST to unix:///path, tcp://host:port or ssh://user@host.")
+		return nil, unusable(endpoint.Host, err)
 	}
-	api, err := client.New(opts...)
+	api, err := client.New(options...)
 	if err != nil {
-		return nil, fault.Wrap(fault.Usage, err, "cannot use the engine at %s", display(endpoint.Host)).
-			Advise("Set --engine or DOCKER_HOST to unix:///path, tcp://host:port or ssh://user@host.")
+		return nil, unusable(endpoint.Host, err)
 	}
-	c := &Client{api: api, host: display(endpoint.Host), layers: openLayerCache(o.CacheDir, o.Log), log: o.Log}
+	c := &Client{api: api, host: display(endpoint.Host), layers: openLayerCache(o.CacheDir, o.Log), storeUse: o.Store, ownRoot: o.DataRoot, log: o.Log}
 	if _, err := api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
 		api.Close()
 		return nil, c.failure(ctx, err, "cannot reach it")
 	}
-	if err := c.check(ctx); err != nil {
+	if err := c.ask(ctx); err != nil {
+		api.Close()
+		return nil, err
+	}
+	if err := c.check(); err != nil {
 		api.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// unusable is the fault of an address that makes no sense.
+func unusable(host string, err error) error {
+	return fault.Wrap(fault.Usage, err, "cannot use the engine at %s", display(host)).
+		Advise("Set --engine or DOCKER_HOST to unix:///path, tcp://host:port or ssh://user@host.")
 }
 
 // Close ends the connection.
@@ -81,14 +104,12 @@ func (c *Client) Host() string { return c.host }
 
 // resolve returns the endpoint that docker would use, by its order of precedence.
 func resolve(override string) (docker.Endpoint, error) {
-	direct := func(host string) docker.Endpoint {
-		return docker.Endpoint{EndpointMeta: docker.EndpointMeta{Host: host}}
+	host := override
+	if host == "" {
+		host = os.Getenv(client.EnvOverrideHost)
 	}
-	if override != "" {
-		return direct(override), nil
-	}
-	if host := os.Getenv(client.EnvOverrideHost); host != "" {
-		return direct(host), nil
+	if host != "" {
+		return direct(host)
 	}
 	name := os.Getenv("DOCKER_CONTEXT")
 	if name == "" {
@@ -99,9 +120,64 @@ func resolve(override string) (docker.Endpoint, error) {
 		name = file.CurrentContext
 	}
 	if name == "" || name == "default" {
-		return direct(client.DefaultDockerHost), nil
+		return direct("")
 	}
 	return fromContext(name)
+}
+
+// direct is the endpoint at host, empty for docker's default, with the TLS that
+// the environment says. As with docker, an endpoint of a context has its own.
+func direct(host string) (docker.Endpoint, error) {
+	verify, unverified := os.Getenv(client.EnvTLSVerify) != "", os.Getenv("DOCKER_TLS") != ""
+	asked := verify || unverified
+	e := docker.Endpoint{EndpointMeta: docker.EndpointMeta{Host: host}}
+	var err error
+	if e.Host, err = address(host, asked); err != nil {
+		return e, unusable(host, err)
+	}
+	switch scheme, _, _ := strings.Cut(e.Host, "://"); {
+	case scheme == "https" && os.Getenv(client.EnvOverrideCertPath) != "": // it asks by itself
+	case asked && (scheme == "tcp" || scheme == "https"):
+	default: // also where DOCKER_CERT_PATH alone is set
+		return e, nil
+	}
+	e.SkipTLSVerify = unverified && !verify
+	if e.TLSData, err = certificates(); err != nil {
+		return e, fault.Wrap(fault.Usage, err, "cannot use TLS with the engine at %s", display(e.Host)).
+			Advise("Put ca.pem, and cert.pem and key.pem if the engine wants to know you, where DOCKER_CERT_PATH says; or unset DOCKER_TLS_VERIFY and DOCKER_TLS.")
+	}
+	return e, nil
+}
+
+// address is host as docker completes it: tcp:// where it has no scheme, and the
+// default port. Of http and https, which docker does not take, nothing is changed.
+func address(host string, withTLS bool) (string, error) {
+	host = strings.TrimSpace(host)
+	if host != "" {
+		if err := checkURL(host); err != nil {
+			return host, err
+		}
+		if strings.HasPrefix(host, "http://") || strings.HasPrefix(host, "https://") {
+			return host, nil
+		}
+	}
+	return opts.ParseHost(withTLS, host)
+}
+
+// certificates reads what docker presents to engines and trusts them by. It may
+// have no certificate of its own; ca.pem must be there.
+func certificates() (*dockercontext.TLSData, error) {
+	dir := os.Getenv(client.EnvOverrideCertPath)
+	if dir == "" {
+		dir = config.Dir()
+	}
+	own := [2]string{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
+	for i, name := range own {
+		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+			own[i] = ""
+		}
+	}
+	return dockercontext.TLSDataFromFiles(filepath.Join(dir, "ca.pem"), own[0], own[1])
 }
 
 func fromContext(name string) (docker.Endpoint, error) {
@@ -136,18 +212,20 @@ func fromContext(name string) (docker.Endpoint, error) {
 // bytes. With net/http's 4 KiB, each 32 KiB of an archive take two system calls.
 const socketBuffer = 256 << 10
 
-// clientOptions adds the TLS variables of the environment, which docker applies
-// to every endpoint that does not come from a context.
+// clientOptions says how to speak to the endpoint.
 func clientOptions(endpoint docker.Endpoint) ([]client.Opt, error) {
 	if err := checkURL(endpoint.Host); err != nil {
 		return nil, err
+	}
+	if strings.HasPrefix(endpoint.Host, "https://") && endpoint.TLSData == nil {
+		endpoint.TLSData = &dockercontext.TLSData{} // else it would be spoken to without TLS
 	}
 	own, err := endpoint.ClientOpts()
 	if err != nil {
 		return nil, err
 	}
 	// Before the endpoint's options, which may bring a client of their own.
-	opts := append([]client.Opt{client.WithHTTPClient(&http.Client{
+	return append([]client.Opt{client.WithHTTPClient(&http.Client{
 		Transport: &http.Transport{
 			WriteBufferSize: socketBuffer,
 			ReadBufferSize:  socketBuffer,
@@ -156,18 +234,18 @@ func clientOptions(endpoint docker.Endpoint) ([]client.Opt, error) {
 			TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
 		},
 		CheckRedirect: client.CheckRedirect,
-	})}, own...)
-	if (strings.HasPrefix(endpoint.Host, "tcp://") || strings.HasPrefix(endpoint.Host, "https://")) && endpoint.TLSData == nil {
-		opts = append(opts, client.WithTLSClientConfigFromEnv())
-	}
-	return opts, nil
+	})}, own...), nil
 }
 
-// checkURL refuses what cannot be an engine's address, before the client's own
-// parser takes it for something else, or its errors show a password.
+// checkURL refuses what cannot be an engine's address, before docker's own parser
+// takes it for something else (a path for one on localhost, say), or its errors
+// show a password.
 func checkURL(host string) error {
-	scheme, _, ok := strings.Cut(host, "://")
+	scheme, rest, ok := strings.Cut(host, "://")
 	if !ok {
+		scheme, rest = "tcp", host
+	}
+	if scheme == "tcp" && (strings.HasPrefix(rest, "/") || !ok && strings.ContainsRune(rest, '/')) {
 		return errors.New("it is not a URL")
 	}
 	switch scheme {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -39,11 +40,16 @@ type Export struct {
 }
 
 // Item is one part of an image. Its bytes are not verified yet.
+//
+// Of a containerd image store each blob is one, in no order that helps. What it
+// is, only documents tell, so its first bytes do: a Document may turn out to be
+// a layer that is JSON.
 type Item struct {
-	Config bool         // the config; else a layer's tar
-	Digest image.Digest // the image ID, or the layer's diffID
-	Size   int64        // bytes that Body holds
-	Body   io.Reader    // valid until the next call of Next or Close
+	Document bool         // the config, of a containerd image store any document; else a layer
+	Digest   image.Digest // the image ID or the document's digest, the layer's diffID or digest
+	Media    string       // of a layer: what image.Descriptor.MediaType is to be, "" for a plain tar
+	Size     int64        // bytes that Body holds
+	Body     io.Reader    // valid until the next call of Next or Close
 }
 
 // Export begins an export. Only the first Next asks the engine. Images are
@@ -146,8 +152,10 @@ func (x *Export) next() (Item, error) {
 		item := Item{Size: h.Size, Body: &exportBody{x}}
 		switch kind, digest := x.names.identify(name); kind {
 		case namedConfig:
-			item.Config, item.Digest = true, x.img.ID
+			item.Document, item.Digest = true, x.img.ID
 			return item, nil
+		case namedBlob:
+			return x.blob(item, digest)
 		case namedLayer:
 			item.Digest = digest
 			return item, nil
@@ -161,6 +169,31 @@ func (x *Export) next() (Item, error) {
 			}
 		}
 	}
+}
+
+// sniffed is how many of a blob's first bytes tell what it is: a tar has its mark
+// behind the first 257.
+const sniffed = 512
+
+// blob finds out what a blob of a containerd image store is.
+func (x *Export) blob(item Item, digest image.Digest) (Item, error) {
+	head := make([]byte, min(sniffed, item.Size))
+	if _, err := io.ReadFull(x.archive, head); err != nil {
+		return Item{}, err
+	}
+	item.Digest, item.Body = digest, io.MultiReader(bytes.NewReader(head), item.Body)
+	switch {
+	case item.Size <= image.MaxDocument && bytes.HasPrefix(bytes.TrimLeft(head, " \t\r\n"), []byte("{")):
+		item.Document = true
+	case !isTar(head):
+		item.Media = "application/octet-stream"
+	}
+	return item, nil
+}
+
+// isTar reports whether bytes begin a tar, also an empty one.
+func isTar(head []byte) bool {
+	return len(head) == sniffed && (string(head[257:262]) == "ustar" || len(bytes.Trim(head, "\x00")) == 0)
 }
 
 // learn hashes a layer to know it by name in the next pass.

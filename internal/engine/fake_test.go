@@ -47,6 +47,8 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Api-Version", "1.41")
 	case path == "/info":
 		answerJSON(w, http.StatusOK, map[string]any{"DriverStatus": f.driver})
+	case path == "/version":
+		answerJSON(w, http.StatusOK, map[string]any{})
 	case path == "/images/get" && f.export != nil:
 		f.exports.Add(1)
 		f.export(w, r)
@@ -222,7 +224,7 @@ func walk(x *Export) (walked, error) {
 		if err != nil {
 			return w, err
 		}
-		if item.Config {
+		if item.Document {
 			if w.config, err = image.ReadDocument(item.Body, item.Digest); err != nil {
 				return w, err
 			}

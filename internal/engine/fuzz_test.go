@@ -43,6 +43,58 @@ func FuzzExport(f *testing.F) {
 	})
 }
 
+// FuzzExportBlobs walks through any bytes as an export of a containerd image
+// store. What comes out are blobs as the archive has them, none without the name of its digest.
+func FuzzExportBlobs(f *testing.F) {
+	m := threeLayers()
+	img := Image{ID: mustDigest(f, m.ID()), Manifests: []Manifest{{Digest: mustDigest(f, m.ID()), Whole: true}}}
+	blob := func(body string) entry { return entry{name: "blobs/sha256/" + sum(body), body: []byte(body)} }
+	for _, entries := range [][]entry{
+		blobLayout(m),
+		{blob(""), blob("{"), blob(" \n\t{}"), blob(strings.Repeat(" ", 600) + "{}"), blob("\x1f\x8b such gzip")},
+		{blob(strings.Repeat("\x00", 512)), blob(strings.Repeat("\x00", 511)), blob(strings.Repeat("x", 257) + "ustar"), blob(strings.Repeat("x", 257) + "ustar" + strings.Repeat("x", 250))},
+		{entry{name: "blobs/sha256/" + unknownDir(0), body: []byte("{}")}, entry{name: "blobs/sha256/" + unknownDir(1) + ".tar", body: []byte("{}")}},
+		{entry{name: "blobs/sha256/" + unknownDir(0), body: []byte("cut"), size: 600}},
+		{entry{name: "blobs/sha256/" + unknownDir(0), body: []byte("{cut" + strings.Repeat(" ", 600)), size: image.MaxDocument + 1}},
+	} {
+		f.Add(tarOf(f, entries...))
+	}
+	f.Add(sparseBomb("blobs/sha256/" + unknownDir(0)))
+	f.Add([]byte("such garbage"))
+	f.Fuzz(func(t *testing.T, archive []byte) {
+		c := &Client{host: "fuzz", log: slog.New(slog.DiscardHandler)}
+		x := c.Export(t.Context(), img)
+		x.save = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive)), nil }
+		defer x.Close()
+		for {
+			item, err := x.Next()
+			if err != nil {
+				break
+			}
+			body, err := io.ReadAll(item.Body)
+			if err == nil && int64(len(body)) != item.Size || int64(len(body)) > item.Size {
+				t.Errorf("%d bytes of %d", len(body), item.Size)
+			}
+			if !bytes.Contains(archive, body) {
+				t.Errorf("gives %d bytes that the archive has not", len(body))
+			}
+			if !bytes.Contains(archive, []byte(item.Digest.Hex())) {
+				t.Errorf("gives %s, of which the archive says nothing", item.Digest)
+			}
+			object := bytes.HasPrefix(bytes.TrimLeft(body[:min(sniffed, len(body))], " \t\r\n"), []byte("{"))
+			if err == nil && item.Document != (object && item.Size <= image.MaxDocument) {
+				t.Errorf("document %v: %.20q", item.Document, body)
+			}
+			if item.Document && (item.Media != "" || item.Size > image.MaxDocument) {
+				t.Errorf("a document of %d bytes and media type %q", item.Size, item.Media)
+			}
+		}
+		if x.pass > 1 {
+			t.Errorf("%d passes", x.pass)
+		}
+	})
+}
+
 // FuzzLoadAnswer: whatever an engine says before it, its error is never missed.
 func FuzzLoadAnswer(f *testing.F) {
 	f.Add([]byte(loadedLine))
@@ -52,12 +104,12 @@ func FuzzLoadAnswer(f *testing.F) {
 	f.Add([]byte(`{"stream":`))
 	f.Add([]byte(" null 1 "))
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		ids, err := readLoadAnswer(bytes.NewReader(answer), func(string) {})
+		ids, err := readLoadAnswer(bytes.NewReader(answer))
 		if err != nil && len(ids) > 0 {
 			t.Errorf("loaded %v with error %v", ids, err)
 		}
 		failing := append(slices.Clone(answer), "\n{\"error\":\"much wrong\"}"...)
-		if _, err := readLoadAnswer(bytes.NewReader(failing), func(string) {}); err == nil {
+		if _, err := readLoadAnswer(bytes.NewReader(failing)); err == nil {
 			t.Error("missed the error at its end")
 		}
 	})

@@ -22,17 +22,24 @@ const inspections = 8
 
 // Held returns how many of the lowest layers of diffIDs the engine has, as part
 // of any of its images. A classic store matches layers as a chain from the
-// bottom, so nothing above the first one it lacks counts.
+// bottom, so nothing above the first one it lacks counts. Below are the images
+// that have some or all of these layers and no other.
 //
 // The layer list of an image ID never changes, so it is asked for once and then
 // remembered: an engine with thousands of images answers one list request.
-func (c *Client) Held(ctx context.Context, diffIDs []image.DiffID) (int, error) {
+func (c *Client) Held(ctx context.Context, diffIDs []image.DiffID) (held int, below []image.ID, err error) {
 	list, err := c.api.ImageList(ctx, client.ImageListOptions{})
 	if err != nil {
-		return 0, c.failure(ctx, err, "cannot list images")
+		return 0, nil, c.failure(ctx, err, "cannot list images")
 	}
 	known := c.layers.load()
-	held := 0
+	match := func(id image.ID, layers []image.DiffID) {
+		n := commonPrefix(layers, diffIDs)
+		held = max(held, n)
+		if n > 0 && n == len(layers) {
+			below = append(below, id)
+		}
+	}
 	var unknown []image.ID
 	for _, item := range list.Items {
 		id, err := image.ParseDigest(item.ID)
@@ -40,20 +47,20 @@ func (c *Client) Held(ctx context.Context, diffIDs []image.DiffID) (int, error) 
 			continue
 		}
 		if layers, ok := known[id]; ok {
-			held = max(held, commonPrefix(layers, diffIDs))
+			match(id, layers)
 		} else {
 			unknown = append(unknown, id)
 		}
 	}
 	learned, err := c.layerLists(ctx, unknown)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	for _, layers := range learned {
-		held = max(held, commonPrefix(layers, diffIDs))
+	for id, layers := range learned {
+		match(id, layers)
 	}
 	c.layers.add(learned)
-	return held, nil
+	return held, below, nil
 }
 
 // layerLists inspects images, several at once. One that has gone meanwhile is left out.
@@ -108,7 +115,8 @@ func commonPrefix(a, b []image.DiffID) int {
 const maxLayerCache = 16 << 20
 
 // layerCache remembers the layer lists of images in one file: a line an image,
-// its ID and then its diffIDs, in hex. Lines are appended with one write each;
+// its ID and then its diffIDs, in hex, or of a manifest its digest and those of
+// its layers. Lines are appended with one write each;
 // what does not parse is ignored. A wrong line costs one needless full load.
 type layerCache struct {
 	path string // empty: nothing is remembered

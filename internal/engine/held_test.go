@@ -188,20 +188,24 @@ func TestHeld(t *testing.T) {
 		for _, want := range []struct {
 			layers []image.DiffID
 			held   int
+			below  []image.ID
 		}{
-			{nil, 0},
-			{layersFrom(1, 1), 1},
-			{layersFrom(1, 6), 3},
-			{layersFrom(2, 6), 0},
-			{layersFrom(4, 3), 3},
-			{append(layersFrom(1, 3), layersFrom(50, 9)...), 5},
+			{nil, 0, nil},
+			{layersFrom(1, 1), 1, nil},
+			{layersFrom(1, 2), 2, []image.ID{number(1)}},
+			{layersFrom(1, 6), 3, []image.ID{number(1)}},
+			{layersFrom(2, 6), 0, nil},
+			{layersFrom(4, 3), 3, []image.ID{number(3)}},
+			{append(layersFrom(1, 3), layersFrom(50, 9)...), 5, []image.ID{number(1), number(2)}},
 		} {
-			if held, err := c.Held(t.Context(), want.layers); err != nil || held != want.held {
-				t.Errorf("round %d: %d held (%v), want %d", round, held, err, want.held)
+			held, below, err := c.Held(t.Context(), want.layers)
+			slices.SortFunc(below, func(a, b image.ID) int { return slices.Index(want.below, a) - slices.Index(want.below, b) })
+			if err != nil || held != want.held || !slices.Equal(below, want.below) {
+				t.Errorf("round %d: %d held, %s below (%v), want %d, %s", round, held, below, err, want.held, want.below)
 			}
 		}
 		n := f.inspects.Load()
-		if round == 0 && n < 4 || round == 1 && n > 2*6 { // 5 and 6 are asked about each time
+		if round == 0 && n < 4 || round == 1 && n > 2*7 { // 5 and 6 are asked about each time
 			t.Errorf("round %d: %d images inspected", round, n)
 		}
 		_ = c.Close()
@@ -221,7 +225,7 @@ func TestHeldWhileImagesGo(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.Held(ctx, layersFrom(7, 1)); err == nil {
+	if _, _, err := c.Held(ctx, layersFrom(7, 1)); err == nil {
 		t.Error("no error although cancelled")
 	}
 }

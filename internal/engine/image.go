@@ -20,12 +20,24 @@ type Image struct {
 	Tags     []string       // as the engine shows them
 	Platform image.Platform
 	Size     int64 // bytes unpacked, as the engine counts them
+
+	// Manifests are what an index names, or the one manifest that the image is, in
+	// a containerd image store; of other stores none.
+	Manifests []Manifest
+}
+
+// Manifest is one of an image's manifests in a containerd image store.
+type Manifest struct {
+	Digest   image.Digest
+	Whole    bool           // the engine has all that it names
+	Platform image.Platform // of an image
+	Attests  image.Digest   // of an attestation: what it is about
 }
 
 // Inspect looks up an image by reference or ID (GET /images/{name}/json). A
 // missing one is a NotFound fault that lists the nearest names.
 func (c *Client) Inspect(ctx context.Context, name string) (Image, error) {
-	r, err := c.api.ImageInspect(ctx, name)
+	r, err := c.api.ImageInspect(ctx, name, client.ImageInspectWithManifests(c.kind == Containerd))
 	if errdefs.IsNotFound(err) {
 		f := fault.New(fault.NotFound, "no image %q in the engine at %s", name, c.host)
 		if near := c.near(ctx, name); len(near) > 0 {
@@ -44,6 +56,10 @@ func (c *Client) Inspect(ctx context.Context, name string) (Image, error) {
 	if img.ID, err = image.ParseDigest(r.ID); err != nil {
 		return Image{}, fault.Wrap(fault.Other, err, "the engine at %s gave image %s a strange ID", c.host, name)
 	}
+	if c.kind == Containerd {
+		img.Manifests = manifests(r.Manifests)
+		return img, nil
+	}
 	if len(r.RootFS.Layers) > image.MaxLayers {
 		return Image{}, fault.New(fault.Other, "image %s has %d layers, more than %d", name, len(r.RootFS.Layers), image.MaxLayers)
 	}
@@ -57,14 +73,25 @@ func (c *Client) Inspect(ctx context.Context, name string) (Image, error) {
 	return img, nil
 }
 
-// Has reports whether the engine holds an image.
-func (c *Client) Has(ctx context.Context, id image.ID) (bool, error) {
-	_, err := c.api.ImageInspect(ctx, id.String())
+// Has reports whether the engine holds an image, and all that these manifests of
+// it name: an engine with the containerd image store may list an image that it
+// has not all of.
+func (c *Client) Has(ctx context.Context, id image.ID, whole ...image.Digest) (bool, error) {
+	r, err := c.api.ImageInspect(ctx, id.String(), client.ImageInspectWithManifests(len(whole) > 0))
 	if errdefs.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
 		return false, c.failure(ctx, err, "cannot inspect %s", id.Short())
+	}
+	has := map[image.Digest]bool{}
+	for _, m := range manifests(r.Manifests) {
+		has[m.Digest] = m.Whole
+	}
+	for _, d := range whole {
+		if !has[d] {
+			return false, nil
+		}
 	}
 	return true, nil
 }

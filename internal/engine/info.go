@@ -4,33 +4,85 @@ import (
 	"context"
 	"strings"
 
+	"github.com/containerd/platforms"
 	"github.com/moby/moby/client"
+	"github.com/moby/moby/client/pkg/versions"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+)
+
+// Kind is how an engine keeps images, and with it what it calls them and which
+// archives it takes.
+type Kind string
+
+// The kinds of engines.
+const (
+	Classic    Kind = "classic"    // Docker, layers unpacked by a storage driver; an image's ID is its config's digest
+	Containerd Kind = "containerd" // Docker, in containerd's image store; an image's ID is its manifest's or index's digest
+	Podman     Kind = "podman"     // Podman's API for Docker's clients; as Classic, but it takes whole archives only
 )
 
 // snapshotterDriver is what an engine with the containerd image store says its
 // driver's type is (GET /info, DriverStatus).
 const snapshotterDriver = "io.containerd.snapshotter"
 
-// check asks the engine what it is (GET /info). One whose image store this
-// version does not know is a Refused fault: image IDs mean something else there.
-func (c *Client) check(ctx context.Context) error {
+// podmanComponent is what Podman calls itself among its components (GET /version).
+const podmanComponent = "Podman Engine"
+
+// ask asks the engine what it is (GET /info, GET /version).
+func (c *Client) ask(ctx context.Context) error {
 	r, err := c.api.Info(ctx, client.InfoOptions{})
 	if err != nil {
 		return c.failure(ctx, err, "cannot ask what it is")
 	}
+	c.kind = Classic
 	for _, pair := range r.Info.DriverStatus {
 		if pair[0] == "driver-type" && strings.HasPrefix(pair[1], snapshotterDriver) {
-			return fault.New(fault.Refused, "the engine at %s keeps its images in the containerd image store, which this version does not support", c.host).
-				Advise(`Use an engine with the classic store: "features": {"containerd-snapshotter": false} in its daemon.json.`)
+			c.kind = Containerd
+		}
+	}
+	if c.kind == Classic { // Podman's answer to /info does not tell
+		v, err := c.api.ServerVersion(ctx, client.ServerVersionOptions{})
+		if err != nil {
+			return c.failure(ctx, err, "cannot ask what it is")
+		}
+		for _, part := range v.Components {
+			if part.Name == podmanComponent {
+				c.kind = Podman
+			}
 		}
 	}
 	if strings.HasPrefix(c.host, "unix://") {
-		c.dataRoot = r.Info.DockerRootDir
+		c.dataRoot, c.driver = r.Info.DockerRootDir, r.Info.Driver
+		if r.Info.Containerd != nil {
+			c.containerd = r.Info.Containerd.Address
+		}
+	}
+	p := platforms.Normalize(ocispec.Platform{OS: r.Info.OSType, Architecture: r.Info.Architecture})
+	c.platform = image.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
+	return nil
+}
+
+// manifestsAPI is from which version of the API on an engine with the containerd
+// image store tells which manifests it has whole.
+const manifestsAPI = "1.48"
+
+// check refuses an engine of a kind that this version does not support.
+func (c *Client) check() error {
+	if c.kind == Containerd && versions.LessThan(c.api.ClientVersion(), manifestsAPI) {
+		return fault.New(fault.Refused, "the engine at %s keeps its images in the containerd image store and is older than Docker 28", c.host).
+			Advise(`Use Docker 28 or later, or the classic store: "features": {"containerd-snapshotter": false} in its daemon.json.`)
 	}
 	return nil
 }
+
+// Kind returns what kind of engine it is.
+func (c *Client) Kind() Kind { return c.kind }
+
+// Platform returns what the engine runs on.
+func (c *Client) Platform() image.Platform { return c.platform }
 
 // Room returns how many bytes are free where the engine keeps its images and
 // stages exports and loads; ok is false where that is not on this machine.

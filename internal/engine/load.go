@@ -25,9 +25,8 @@ const maxLoadAnswer = 64 << 20
 // stream. It returns the IDs that the engine says it loaded.
 //
 // An error of archive or the end of ctx cuts the request off; the engine then
-// throws away what it got. unpacking is called with a line whenever the engine
-// says what it does.
-func (c *Client) Load(ctx context.Context, archive io.Reader, unpacking func(string)) ([]image.ID, error) {
+// throws away what it got.
+func (c *Client) Load(ctx context.Context, archive io.Reader) ([]image.ID, error) {
 	source := &errorKeeper{r: archive}
 	answer, err := c.api.ImageLoad(ctx, source)
 	if broken := source.err(); broken != nil {
@@ -41,7 +40,7 @@ func (c *Client) Load(ctx context.Context, archive io.Reader, unpacking func(str
 	}
 	defer answer.Close()
 	limited := &io.LimitedReader{R: answer, N: maxLoadAnswer}
-	ids, err := readLoadAnswer(limited, unpacking)
+	ids, err := readLoadAnswer(limited)
 	if err == nil && limited.N == 0 {
 		err = errors.New("its answer does not end")
 	}
@@ -62,14 +61,12 @@ func (c *Client) Load(ctx context.Context, archive io.Reader, unpacking func(str
 
 // readLoadAnswer reads the stream of JSON messages that answers a load. An
 // error anywhere in it, also one dressed as output, is the load's error.
-func readLoadAnswer(r io.Reader, unpacking func(string)) ([]image.ID, error) {
+func readLoadAnswer(r io.Reader) ([]image.ID, error) {
 	var ids []image.ID
 	messages := json.NewDecoder(r)
 	for {
 		var m struct {
 			Stream      string `json:"stream"`
-			Status      string `json:"status"`
-			ID          string `json:"id"`
 			Error       string `json:"error"`
 			ErrorDetail struct {
 				Message string `json:"message"`
@@ -97,15 +94,15 @@ func readLoadAnswer(r io.Reader, unpacking func(string)) ([]image.ID, error) {
 				ids = append(ids, id)
 			}
 		}
-		if m.Status != "" && m.ID != "" {
-			unpacking(m.ID)
-		}
 	}
 }
 
 func loadError(text string) error {
 	// Classic stores look for a layer they lack in the unpacked archive.
-	if strings.Contains(text, "no such file or directory") && strings.Contains(text, layerPath("")) {
+	classic := strings.Contains(text, "no such file or directory") && strings.Contains(text, layerPath(""))
+	// The containerd image store finds no blob. All that was sent is proved, so it was not sent.
+	containerd := strings.Contains(text, "content store: content digest") && strings.Contains(text, "not found")
+	if classic || containerd {
 		return fmt.Errorf("%w: %s", ErrLacksLayer, text)
 	}
 	return errors.New(text)

@@ -23,6 +23,7 @@ import (
 // layer's: the name proves itself. For the rest, bytes are hashed in a first pass.
 type names struct {
 	img    Image
+	blobs  bool // of a containerd image store: all blobs are named by their digests
 	chain  []image.ChainID
 	wanted map[image.DiffID]bool
 	layer  map[string]image.DiffID // entry name → layer
@@ -38,6 +39,7 @@ const (
 	namedLayer                        // a layer, known
 	namedUnknownLayer                 // a layer, but which?
 	namedV1JSON                       // what tells about the layer.tar beside it
+	namedBlob                         // a document or a layer of a containerd image store
 )
 
 // maxV1JSON bounds a v1 json, in bytes; a larger one tells nothing. maxV1Sums
@@ -50,6 +52,7 @@ const (
 func newNames(img Image) *names {
 	n := &names{
 		img:    img,
+		blobs:  len(img.Manifests) > 0,
 		chain:  image.ChainIDs(img.DiffIDs),
 		wanted: map[image.DiffID]bool{},
 		layer:  map[string]image.DiffID{},
@@ -66,6 +69,8 @@ func (n *names) identify(name string) (nameKind, image.Digest) {
 	if d, err := image.ParseHex(stem); err == nil {
 		inBlobs := dir == "blobs/sha256/" && ext == ""
 		switch {
+		case n.blobs && inBlobs:
+			return namedBlob, d
 		case d == n.img.ID && (inBlobs || dir == "" && ext == "json"):
 			return namedConfig, d
 		case n.wanted[d] && (inBlobs || dir == "" && ext == "tar"):

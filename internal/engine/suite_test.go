@@ -17,12 +17,52 @@ import (
 	"github.com/dogestry/dogestry/internal/image"
 )
 
-// These tests run on a real engine.
+// These tests run on each kind of real engine that this machine has.
 
-func realEngine(t *testing.T) (*enginetest.Engine, *Client) {
+func eachEngine(t *testing.T, test func(t *testing.T, e *enginetest.Engine, c *Client)) {
 	t.Helper()
-	e := enginetest.For(t)
-	return e, connect(t, e.Host)
+	enginetest.Each(t, func(t *testing.T, e *enginetest.Engine) { test(t, e, connect(t, e.Host)) })
+}
+
+// everyEngine adds those of other kinds, which have other IDs for images, and take other archives.
+func everyEngine(t *testing.T, test func(t *testing.T, e *enginetest.Engine, c *Client)) {
+	t.Helper()
+	eachEngine(t, test)
+	for _, each := range []func(*testing.T, func(*testing.T, *enginetest.Engine)){enginetest.EachContainerd, enginetest.EachPodman} {
+		each(t, func(t *testing.T, e *enginetest.Engine) { test(t, e, connect(t, e.Host)) })
+	}
+}
+
+// idOf is what an engine calls the image of an archive.
+func (c *Client) idOf(a Archive) image.ID {
+	if c.kind == Containerd {
+		return a.Root.Digest
+	}
+	return image.DigestOf(a.Config)
+}
+
+// cleanUp removes what a failed load has left: a classic store's must leave nothing.
+func cleanUp(t *testing.T, c *Client, a Archive) {
+	t.Helper()
+	if c.kind == Classic {
+		return
+	}
+	if err := c.RemoveUntagged(t.Context(), c.idOf(a)); err != nil {
+		t.Error(err)
+	}
+}
+
+// loadNamed brings an image into the engine, and returns what the engine says of it.
+func loadNamed(t *testing.T, e *enginetest.Engine, c *Client, m *enginetest.Image) Image {
+	t.Helper()
+	if err := e.LoadImage(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	img, err := c.Inspect(t.Context(), m.Tags()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
 }
 
 // contents is what an engine holds: images, and where we may look, layers and temporary files.
@@ -70,16 +110,20 @@ func unchanged(t *testing.T, e *enginetest.Engine, before []string) {
 	}
 }
 
-// remove takes an image from the engine, with all its tags.
+// remove takes an image from a classic store, with all its tags.
 func remove(t *testing.T, e *enginetest.Engine, m *enginetest.Image) {
 	t.Helper()
-	if _, ok, err := e.ImageID(t.Context(), m.ID()); !ok {
-		if err != nil {
-			t.Fatal(err)
-		}
-		return
+	removeNamed(t, e, m.ID())
+}
+
+// removeNamed takes an image from the engine, with all its tags.
+func removeNamed(t *testing.T, e *enginetest.Engine, name string) {
+	t.Helper()
+	id, ok, err := e.ImageID(t.Context(), name)
+	if err == nil && ok {
+		_, err = e.Docker(t.Context(), nil, "rmi", "-f", id)
 	}
-	if _, err := e.Docker(t.Context(), nil, "rmi", "-f", m.ID()); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -94,7 +138,12 @@ func archiveOf(t testing.TB, m *enginetest.Image, held int) Archive {
 		byID[d.Digest] = l
 		all = append(all, d)
 	}
-	a := Archive{Config: m.Config(), Manifest: image.SynthesizeManifest(m.Config(), all)}
+	manifest := image.SynthesizeManifest(m.Config(), all)
+	a := Archive{
+		Root:      image.Descriptor{MediaType: image.MediaTypeOf(manifest, ""), Digest: image.DigestOf(manifest), Size: int64(len(manifest))},
+		Documents: [][]byte{m.Config(), manifest},
+		Config:    m.Config(),
+	}
 	sent := map[image.DiffID]bool{}
 	for _, d := range all[held:] {
 		if !sent[d.Digest] {
@@ -114,7 +163,7 @@ func load(ctx context.Context, c *Client, a Archive, change func(io.Reader) io.R
 		defer close(done)
 		w.CloseWithError(a.Write(w))
 	}()
-	_, err := c.Load(ctx, change(r), func(string) {})
+	_, err := c.Load(ctx, change(r))
 	r.CloseWithError(io.ErrClosedPipe)
 	<-done
 	return err
@@ -123,8 +172,9 @@ func load(ctx context.Context, c *Client, a Archive, change func(io.Reader) io.R
 func same(r io.Reader) io.Reader { return r }
 
 // TestEngineTrouble loads each image as we send it, and exports it again: the same ID, the same layers, byte for byte.
-func TestEngineTrouble(t *testing.T) {
-	e, c := realEngine(t)
+func TestEngineTrouble(t *testing.T) { eachEngine(t, testEngineTrouble) }
+
+func testEngineTrouble(t *testing.T, e *enginetest.Engine, c *Client) {
 	for _, tr := range enginetest.Trouble() {
 		t.Run(tr.Name, func(t *testing.T) {
 			remove(t, e, tr.Image)
@@ -169,8 +219,9 @@ func crafted(t *testing.T) (base, derived *enginetest.Image) {
 	return enginetest.NewImage().Add(bottom, middle), enginetest.NewImage().Add(bottom, middle, top)
 }
 
-func TestEnginePartialLoad(t *testing.T) {
-	e, c := realEngine(t)
+func TestEnginePartialLoad(t *testing.T) { eachEngine(t, testEnginePartialLoad) }
+
+func testEnginePartialLoad(t *testing.T, e *enginetest.Engine, c *Client) {
 	base, derived := crafted(t)
 	before := contents(t, e)
 	for held := 1; held <= 3; held++ {
@@ -182,7 +233,7 @@ func TestEnginePartialLoad(t *testing.T) {
 	if err := load(t.Context(), c, archiveOf(t, base, 0), same); err != nil {
 		t.Fatal(err)
 	}
-	if held, err := c.Held(t.Context(), described(t, derived).DiffIDs); held != 2 || err != nil {
+	if held, _, err := c.Held(t.Context(), described(t, derived).DiffIDs); held != 2 || err != nil {
 		t.Errorf("%d layers held, error %v", held, err)
 	}
 	withBase := contents(t, e)
@@ -210,8 +261,9 @@ func TestEnginePartialLoad(t *testing.T) {
 }
 
 // TestEngineRefusesBrokenArchives: and nothing of them stays.
-func TestEngineRefusesBrokenArchives(t *testing.T) {
-	e, c := realEngine(t)
+func TestEngineRefusesBrokenArchives(t *testing.T) { everyEngine(t, testEngineRefusesBrokenArchives) }
+
+func testEngineRefusesBrokenArchives(t *testing.T, e *enginetest.Engine, c *Client) {
 	_, m := crafted(t)
 	var whole bytes.Buffer
 	if err := archiveOf(t, m, 0).Write(&whole); err != nil {
@@ -230,9 +282,16 @@ func TestEngineRefusesBrokenArchives(t *testing.T) {
 			return io.MultiReader(io.LimitReader(r, size/2), &flip{r: r})
 		},
 	} {
-		if err := load(t.Context(), c, archiveOf(t, m, 0), change); !fault.Is(err, fault.Other) {
+		// The containerd image store drops a blob of another digest, and then lacks it.
+		dropped := c.kind == Containerd && what == "a layer is damaged"
+		err := load(t.Context(), c, archiveOf(t, m, 0), change)
+		switch {
+		case fault.Is(err, fault.Other), dropped && errors.Is(err, ErrLacksLayer):
+		case dropped && err == nil && hasAll(t, c, archiveOf(t, m, 0)): // it still had the right blob from before
+		default:
 			t.Errorf("%s: error %v", what, err)
 		}
+		cleanUp(t, c, archiveOf(t, m, 0))
 		unchanged(t, e, before)
 	}
 	for _, n := range []int64{0, 100, size / 2, size - 1} {
@@ -242,8 +301,30 @@ func TestEngineRefusesBrokenArchives(t *testing.T) {
 		if !errors.Is(err, broken) {
 			t.Errorf("breaks after %d bytes: error %v", n, err)
 		}
+		cleanUp(t, c, archiveOf(t, m, 0))
 		unchanged(t, e, before)
 	}
+}
+
+// hasAll reports whether the engine has the image of an archive, and exports its very layers.
+func hasAll(t *testing.T, c *Client, a Archive) bool {
+	t.Helper()
+	img, err := c.Inspect(t.Context(), c.idOf(a).String())
+	if err != nil {
+		t.Error(err)
+		return false
+	}
+	got, err := walk(c.Export(t.Context(), img))
+	if err != nil {
+		t.Error(err)
+		return false
+	}
+	for _, l := range a.Send {
+		if got.layers[l.Digest] != l.Digest {
+			return false
+		}
+	}
+	return true
 }
 
 // flip changes the first byte that passes.
@@ -268,13 +349,11 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 // wide is an image too large for what lies between us and the engine, so that it can be interrupted in the middle.
 func wide() *enginetest.Image { return enginetest.BigImage(3, 8<<20) }
 
-func TestEngineSlowReader(t *testing.T) {
-	e, c := realEngine(t)
-	m := wide()
-	if err := e.LoadImage(t.Context(), m); err != nil {
-		t.Fatal(err)
-	}
-	x := c.Export(t.Context(), described(t, m))
+func TestEngineSlowReader(t *testing.T) { everyEngine(t, testEngineSlowReader) }
+
+func testEngineSlowReader(t *testing.T, e *enginetest.Engine, c *Client) {
+	img := loadNamed(t, e, c, wide())
+	x := c.Export(t.Context(), img)
 	defer x.Close()
 	for seen := 0; seen < 4; {
 		item, err := x.Next()
@@ -312,22 +391,20 @@ func firstLayer(t *testing.T, x *Export) Item {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !item.Config {
+		if !item.Document {
 			return item
 		}
 	}
 }
 
-func TestEngineCancelExport(t *testing.T) {
-	e, c := realEngine(t)
-	m := wide()
-	if err := e.LoadImage(t.Context(), m); err != nil {
-		t.Fatal(err)
-	}
+func TestEngineCancelExport(t *testing.T) { everyEngine(t, testEngineCancelExport) }
+
+func testEngineCancelExport(t *testing.T, e *enginetest.Engine, c *Client) {
+	img := loadNamed(t, e, c, wide())
 	before := contents(t, e)
 	for _, after := range []int64{0, 1, 1 << 20, 7 << 20} {
 		ctx, cancel := context.WithCancel(t.Context())
-		x := c.Export(ctx, described(t, m))
+		x := c.Export(ctx, img)
 		item := firstLayer(t, x)
 		if _, err := io.CopyN(io.Discard, item.Body, after); err != nil {
 			t.Fatal(err)
@@ -346,22 +423,20 @@ func TestEngineCancelExport(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.Export(ctx, described(t, m)).Next(); !errors.Is(err, context.Canceled) {
+	if _, err := c.Export(ctx, img).Next(); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled before: error %v", err)
 	}
 	unchanged(t, e, before)
 }
 
 // TestEngineCloseExportEarly: the engine ends its work when nobody listens, and takes the next request.
-func TestEngineCloseExportEarly(t *testing.T) {
-	e, c := realEngine(t)
-	m := wide()
-	if err := e.LoadImage(t.Context(), m); err != nil {
-		t.Fatal(err)
-	}
+func TestEngineCloseExportEarly(t *testing.T) { everyEngine(t, testEngineCloseExportEarly) }
+
+func testEngineCloseExportEarly(t *testing.T, e *enginetest.Engine, c *Client) {
+	img := loadNamed(t, e, c, wide())
 	before := contents(t, e)
 	for range 3 {
-		x := c.Export(t.Context(), described(t, m))
+		x := c.Export(t.Context(), img)
 		if _, err := x.Next(); err != nil {
 			t.Fatal(err)
 		}
@@ -372,17 +447,18 @@ func TestEngineCloseExportEarly(t *testing.T) {
 		}
 	}
 	unchanged(t, e, before)
-	if err := c.Export(t.Context(), described(t, m)).Close(); err != nil {
+	if err := c.Export(t.Context(), img).Close(); err != nil {
 		t.Errorf("closed unread: %v", err)
 	}
 }
 
-func TestEngineCancelLoad(t *testing.T) {
-	e, c := realEngine(t)
+func TestEngineCancelLoad(t *testing.T) { everyEngine(t, testEngineCancelLoad) }
+
+func testEngineCancelLoad(t *testing.T, e *enginetest.Engine, c *Client) {
 	m := wide()
-	remove(t, e, m)
+	removeNamed(t, e, m.Tags()[0])
 	before := contents(t, e)
-	for _, after := range []int64{0, 1000, 12 << 20, 24 << 20} {
+	for _, after := range []int64{0, 1000, 12 << 20, 22 << 20} { // of 24 MiB: what is sent in full, the engine finishes
 		ctx, cancel := context.WithCancel(t.Context())
 		start := time.Now()
 		err := load(ctx, c, archiveOf(t, m, 0), func(r io.Reader) io.Reader {
@@ -394,6 +470,7 @@ func TestEngineCancelLoad(t *testing.T) {
 		if late := time.Since(start); late > 10*time.Second {
 			t.Errorf("cancelled after %d bytes: took %v", after, late)
 		}
+		cleanUp(t, c, archiveOf(t, m, 0))
 		unchanged(t, e, before)
 	}
 }
@@ -403,10 +480,11 @@ type calling struct{ f func() }
 
 func (c calling) Read([]byte) (int, error) { c.f(); return 0, io.EOF }
 
-func TestEngineTagAndRemove(t *testing.T) {
-	e, c := realEngine(t)
+func TestEngineTagAndRemove(t *testing.T) { everyEngine(t, testEngineTagAndRemove) }
+
+func testEngineTagAndRemove(t *testing.T, e *enginetest.Engine, c *Client) {
 	m, _ := crafted(t)
-	id := mustDigest(t, m.ID())
+	id := c.idOf(archiveOf(t, m, 0))
 	before := contents(t, e)
 	if err := load(t.Context(), c, archiveOf(t, m, 0), same); err != nil {
 		t.Fatal(err)
@@ -421,7 +499,7 @@ func TestEngineTagAndRemove(t *testing.T) {
 	if img, err := c.Inspect(t.Context(), ref.String()); err != nil || img.ID != id || !slices.Equal(img.Tags, []string{ref.String()}) {
 		t.Errorf("image %+v, error %v", img, err)
 	}
-	remove(t, e, m)
+	removeNamed(t, e, id.String())
 	if err := c.RemoveUntagged(t.Context(), id); err != nil {
 		t.Errorf("removing what is gone: %v", err)
 	}

@@ -30,10 +30,12 @@ type Options struct {
 	Bin string
 	// ContainerdStore turns the containerd image store on (Docker 24 and later); otherwise images are in overlay2.
 	ContainerdStore bool
+	// Podman runs podman's service for Docker's clients instead of a dockerd.
+	Podman bool
 	// Parent is the folder in which the engine's own folder is made; "" means [os.TempDir]. Keep it short: the paths of
 	// unix sockets are limited to 107 bytes.
 	Parent string
-	// Args are added to dockerd's command line, as they are.
+	// Args are added to the engine's command line, as they are.
 	Args []string
 }
 

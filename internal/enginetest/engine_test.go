@@ -8,7 +8,11 @@ import (
 func TestMain(m *testing.M) { Main(m) }
 
 func TestHelloRuns(t *testing.T) {
-	e := For(t)
+	Each(t, testHelloRuns)
+	EachContainerd(t, testHelloRuns)
+}
+
+func testHelloRuns(t *testing.T, e *Engine) {
 	ref := e.LoadFor(t, Hello)
 	out, err := e.Docker(t.Context(), nil, "run", "--rm", "--network=none", ref, "much", "argument")
 	if err != nil {
@@ -22,7 +26,11 @@ func TestHelloRuns(t *testing.T) {
 // TestTroubleImagesRoundTrip proves, for each trouble image, what the other packages' tests build on: the engine takes it,
 // gives it the ID that was predicted, and gives its layers back byte for byte.
 func TestTroubleImagesRoundTrip(t *testing.T) {
-	e := For(t)
+	Each(t, testTroubleImagesRoundTrip)
+	EachContainerd(t, testTroubleImagesRoundTrip)
+}
+
+func testTroubleImagesRoundTrip(t *testing.T, e *Engine) {
 	containerd, err := e.ContainerdStore(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -65,8 +73,9 @@ func TestTroubleImagesRoundTrip(t *testing.T) {
 	}
 }
 
-func TestOldSparseIsRefused(t *testing.T) {
-	e := For(t)
+func TestOldSparseIsRefused(t *testing.T) { Each(t, testOldSparseIsRefused) }
+
+func testOldSparseIsRefused(t *testing.T, e *Engine) {
 	err := e.LoadImage(t.Context(), OldSparse())
 	if err == nil || !strings.Contains(err.Error(), "unhandled tar header type 83") {
 		t.Errorf("loaded with error %v: if the engine can load it now, it belongs to Trouble", err)

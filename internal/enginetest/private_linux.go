@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -49,8 +50,8 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 	if os.Getuid() != 0 {
 		return nil, fmt.Errorf("a private engine needs root: run as root, or set %s to the address of an engine", EngineVariable)
 	}
-	if _, err := exec.LookPath(dockerd(o)); err != nil {
-		return nil, errors.New("no dockerd on this machine: run script/bootstrap engine")
+	if _, err := exec.LookPath(program(o)); err != nil {
+		return nil, fmt.Errorf("no %s on this machine: run script/bootstrap engine%s", program(o), map[bool]string{true: "s"}[o.Bin != "" || o.Podman])
 	}
 	parent := o.Parent
 	if parent == "" {
@@ -75,7 +76,12 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 	return e, nil
 }
 
-func dockerd(o Options) string { return filepath.Join(o.Bin, "dockerd") }
+func program(o Options) string {
+	if o.Podman {
+		return "podman"
+	}
+	return filepath.Join(o.Bin, "dockerd")
+}
 
 func (e *Engine) start(ctx context.Context) error {
 	p := e.private
@@ -101,32 +107,55 @@ func (e *Engine) start(ctx context.Context) error {
 	return p.launch(ctx)
 }
 
-// launch starts dockerd and returns when it answers.
-func (p *private) launch(ctx context.Context) error {
+// arguments are those of the engine's command line.
+func (p *private) arguments() []string {
+	socket := "unix://" + filepath.Join(p.dir, socketName)
+	if p.o.Podman {
+		return slices.Concat(p.PodmanArgs(), p.o.Args, []string{"system", "service", "--time", "0", socket})
+	}
 	args := []string{
 		"--config-file", filepath.Join(p.dir, "daemon.json"),
 		"--data-root", p.DataRoot(),
 		"--exec-root", filepath.Join(p.dir, "exec"),
-		"-H", "unix://" + filepath.Join(p.dir, socketName),
+		"-H", socket,
 		"-p", filepath.Join(p.dir, pidName),
 		"--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none",
 		"--shutdown-timeout=3",
 	}
 	switch {
 	case p.o.ContainerdStore:
-		args = append(args, "--feature", "containerd-snapshotter=true")
+		// Where the machine has a containerd, dockerd uses that.
+		args = append(args, "--feature", "containerd-snapshotter=true", "--containerd-namespace", filepath.Base(p.dir))
 	case p.o.Bin != "":
 		args = append(args, "--feature", "containerd-snapshotter=false", "--storage-driver", "overlay2")
 	default: // the machine's own may be too old to know of features
 		args = append(args, "--storage-driver", "overlay2")
 	}
+	if p.o.Bin != "" { // Docker 29 gives containers a time namespace, which the runc of Debian 12 does not know
+		args = append(args, "--feature", "time-namespaces=false")
+	}
+	return append(args, p.o.Args...)
+}
+
+// PodmanArgs are what a podman command has to begin with to be about this engine.
+func (e *Engine) PodmanArgs() []string { return e.private.PodmanArgs() }
+
+func (p *private) PodmanArgs() []string {
+	return []string{
+		"--root", p.DataRoot(), "--runroot", filepath.Join(p.dir, "exec"), "--tmpdir", filepath.Join(p.dir, "run"),
+		"--storage-driver", "overlay", "--cgroup-manager", "cgroupfs", "--events-backend", "none",
+	}
+}
+
+// launch starts the engine and returns when it answers.
+func (p *private) launch(ctx context.Context) error {
 	log, err := os.OpenFile(filepath.Join(p.dir, logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close() // dockerd has its own copy
 	// Not CommandContext: ctx bounds the start, not the engine's life.
-	p.cmd = exec.Command(dockerd(p.o), append(args, p.o.Args...)...)
+	p.cmd = exec.Command(program(p.o), p.arguments()...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a ^C in the terminal is for us, who then stop it in order
 	if p.o.Bin != "" {
@@ -165,9 +194,9 @@ func (p *private) await(ctx context.Context) error {
 		}
 		select {
 		case <-p.exited:
-			return fmt.Errorf("dockerd ended at its start (%s); its log ends with:\n%s", p.cmd.ProcessState, p.logTail())
+			return fmt.Errorf("the engine ended at its start (%s); its log ends with:\n%s", p.cmd.ProcessState, p.logTail())
 		case <-ctx.Done():
-			return fmt.Errorf("dockerd does not answer: %w; its log ends with:\n%s", ctx.Err(), p.logTail())
+			return fmt.Errorf("the engine does not answer: %w; its log ends with:\n%s", ctx.Err(), p.logTail())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -183,7 +212,7 @@ func (p *private) logTail() string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// DataRoot is dockerd's --data-root, or "" for an engine that is not private.
+// DataRoot is dockerd's --data-root, podman's --root, or "" for an engine that is not private.
 func (e *Engine) DataRoot() string {
 	if e.private == nil {
 		return ""

@@ -11,7 +11,13 @@ import (
 )
 
 func TestKillAndRestart(t *testing.T) {
-	e := StartFor(t, Options{})
+	for _, k := range Kinds() {
+		t.Run(k.Name, func(t *testing.T) { testKillAndRestart(t, k) })
+	}
+}
+
+func testKillAndRestart(t *testing.T, k Kind) {
+	e := StartFor(t, k.Options)
 	ctx := t.Context()
 	ref := e.LoadFor(t, Hello)
 	e.Kill()
@@ -35,8 +41,14 @@ func TestKillAndRestart(t *testing.T) {
 }
 
 func TestStopLeavesNothing(t *testing.T) {
+	for _, k := range Kinds() {
+		t.Run(k.Name, func(t *testing.T) { testStopLeavesNothing(t, k) })
+	}
+}
+
+func testStopLeavesNothing(t *testing.T, k Kind) {
 	for _, killed := range []bool{false, true} {
-		e, err := Start(t.Context(), Options{})
+		e, err := Start(t.Context(), k.Options)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,6 +80,7 @@ func TestOwnerKilled(t *testing.T) {
 		time.Sleep(time.Minute) // to be killed in
 		return
 	}
+	NeedPrivate(t, os.Getuid() == 0)
 	For(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestOwnerKilled$")
 	cmd.Env = append(os.Environ(), "ENGINETEST_OWNER=1")
@@ -112,6 +125,7 @@ func checkGone(t *testing.T, dir string) {
 }
 
 func TestStartSaysWhy(t *testing.T) {
+	NeedPrivate(t, os.Getuid() == 0)
 	_, err := Start(t.Context(), Options{Args: []string{"--no-such-flag"}})
 	if err == nil || !strings.Contains(err.Error(), "no-such-flag") {
 		t.Errorf("error %v does not hold dockerd's own words", err)

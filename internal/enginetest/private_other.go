@@ -29,3 +29,6 @@ func (e *Engine) DataRoot() string { return "" }
 
 // Log is not known.
 func (e *Engine) Log() string { return "" }
+
+// PodmanArgs are not known.
+func (e *Engine) PodmanArgs() []string { return nil }

@@ -83,9 +83,23 @@ func For(tb testing.TB) *Engine {
 	return e
 }
 
-// StartFor starts a private engine for one test, and stops it when the test ends.
+// NeedPrivate is for tests that only a private engine can run: one that they kill, or look into. Where there is none they
+// are skipped, as [Describe] says, unless engines are required.
+func NeedPrivate(tb testing.TB, there bool) {
+	tb.Helper()
+	switch {
+	case there:
+	case os.Getenv(RequiredVariable) != "":
+		tb.Fatalf("this test needs an engine of its own: run it as root, without %s", EngineVariable)
+	default:
+		tb.Skip("this test needs an engine of its own, and so root")
+	}
+}
+
+// StartFor starts a private engine for one test, and stops it when the test ends. See [NeedPrivate].
 func StartFor(tb testing.TB, o Options) *Engine {
 	tb.Helper()
+	NeedPrivate(tb, os.Getuid() == 0)
 	e, err := Start(tb.Context(), o)
 	if err != nil {
 		tb.Fatal(err)

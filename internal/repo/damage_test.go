@@ -11,6 +11,7 @@ import (
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/remote/remotetest"
 	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/storage"
@@ -241,7 +242,7 @@ func TestDamagedManifest(t *testing.T) {
 func TestVanishing(t *testing.T) {
 	s := newStored(t)
 	r := open(t, s.store, codec.LZ4)
-	layers, err := r.Layers(t.Context(), s.img.DiffIDs())
+	layers, err := remote.Layers(t.Context(), r, s.img.DiffIDs())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +263,7 @@ func TestVanishing(t *testing.T) {
 		}
 	}
 	err = open(t, store, codec.LZ4).Tag(t.Context(), remotetest.Ref(t, "app:1"), s.img.ID)
-	if incomplete := incompleteError(t, err); !incomplete.Tagged || len(incomplete.Missing.Layers) != 1 || incomplete.Missing.Layers[0] != layers[0].DiffID {
+	if incomplete := incompleteError(t, err); !incomplete.Tagged || len(incomplete.Missing.Layers) != 1 || incomplete.Missing.Layers[0] != layers[0].Digest {
 		t.Errorf("a layer vanished behind the tag: %+v", incomplete)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -15,12 +14,14 @@ import (
 	"github.com/dogestry/dogestry/internal/storage"
 )
 
-// metadata is the json of a layer's entry.
+// metadata is the json of an entry that is no document: of a layer, of a blob,
+// which has no DiffID, or of an alias, which has a Blob and no files.
 type metadata struct {
-	DiffID     image.DiffID `json:"diffID"`
-	Size       int64        `json:"size"`       // bytes, decoded; binding
-	File       string       `json:"file"`       // what its writer wrote beside it
-	StoredSize int64        `json:"storedSize"` // bytes of that file; a hint
+	DiffID     image.DiffID `json:"diffID,omitzero"`
+	Size       int64        `json:"size"`                // bytes, decoded; binding
+	File       string       `json:"file,omitempty"`      // what its writer wrote beside it
+	StoredSize *int64       `json:"storedSize,omitzero"` // bytes of that file; a hint
+	Blob       image.Digest `json:"blob,omitzero"`       // the entry that holds the layer, compressed
 
 	document bool // the json is a document, and says nothing of files
 }
@@ -32,69 +33,114 @@ type layerEntry struct {
 	fits bool   // the file is the one that the metadata names, in the size it names
 }
 
-// tornError says what a layer's entry lacks. It is no failure for a push,
-// which completes it.
-type tornError struct{ what string }
+// tornError says what an entry lacks. It is no failure for a push, which
+// completes it.
+type tornError struct {
+	what    string // names the object
+	object  string // the key of what is missing or wrong
+	missing bool
+}
 
 func (e *tornError) Error() string { return e.what }
 
-// layer looks an entry up. Its error is a *tornError where the entry is not
-// there or not whole: it exists when its json parses and a file is beside it.
-func (r *Repo) layer(ctx context.Context, id image.DiffID) (layerEntry, error) {
-	prefix := entryPrefix(id)
-	sizes := map[string]int64{}
-	for info, err := range r.store.List(ctx, prefix) {
-		if err != nil {
+func missingObject(key string) *tornError { return &tornError{key + " is missing", key, true} }
+
+func wrongObject(key, how string) *tornError { return &tornError{key + " " + how, key, false} }
+
+// incomplete is the fault of a reader that meets e.
+func (r *Repo) incomplete(e *tornError) error {
+	return fault.Wrap(fault.Damaged, &remote.Damage{Object: e.object, Missing: e.missing, Text: e.what + " in " + r.name}, "incomplete copy").
+		Advise(tornAdvice, r.name)
+}
+
+// layer judges an entry by what lies in it. Its error is a *tornError where the
+// entry is not there or not whole: it exists when its json parses and a file is
+// beside it, or, of an alias, in the entry that it names. The json is not read
+// again where known comes from the same version of it; fits is not set then.
+func (r *Repo) layer(ctx context.Context, id image.Digest, in *files, known remote.Layer) (layerEntry, error) {
+	if in == nil {
+		return layerEntry{}, &tornError{"entry " + entryPrefix(id) + " is missing", entryKey(id, entryJSON), true}
+	}
+	if !in.json {
+		return layerEntry{}, missingObject(entryKey(id, entryJSON))
+	}
+	meta := metadata{Size: known.Size}
+	// Of several files the json says which one it is: then it is read again.
+	if in.version == "" || in.version != known.Version || len(in.layers) != 1 {
+		var err error
+		if meta, err = r.metadata(ctx, id); err != nil {
 			return layerEntry{}, err
 		}
-		sizes[strings.TrimPrefix(info.Key, prefix)] = info.Size
 	}
-	if len(sizes) == 0 {
-		return layerEntry{}, &tornError{"entry " + entryPrefix(id) + " is missing"}
+	e := layerEntry{Layer: remote.Layer{Digest: id, Size: meta.Size, Source: entryKey(id, entryJSON), Version: in.version}}
+	e.file = chooseFile(meta.File, in.layers)
+	if !meta.Blob.IsZero() { // a file beside it is a push's that has not come to its json yet
+		byAlias, err := r.aliased(ctx, e, meta.Blob)
+		var torn *tornError
+		if e.file == "" || !errors.As(err, &torn) {
+			return byAlias, err
+		}
 	}
-	if _, ok := sizes[entryJSON]; !ok {
-		return layerEntry{}, &tornError{entryKey(id, entryJSON) + " is missing"}
+	if e.file == "" {
+		named := meta.File
+		if _, ok := codecOf(named); !ok {
+			named = layerFile(r.codec)
+		}
+		return layerEntry{}, missingObject(entryKey(id, named))
 	}
-	meta, err := r.metadata(ctx, id)
+	e.Stored = in.layers[e.file]
+	e.Object = entryKey(id, e.file)
+	e.fits = meta.document || e.file == meta.File && meta.StoredSize != nil && e.Stored == *meta.StoredSize
+	return e, nil
+}
+
+// aliased completes e from the blob that holds its layer.
+func (r *Repo) aliased(ctx context.Context, e layerEntry, blob image.Digest) (layerEntry, error) {
+	e.file, e.Object, e.Packed = entryBlob, entryKey(blob, entryBlob), blob
+	in, err := r.files(ctx, blob)
 	if err != nil {
 		return layerEntry{}, err
 	}
-	e := layerEntry{Layer: remote.Layer{DiffID: id, Size: meta.Size}}
-	e.file = chooseFile(meta.File, sizes)
-	if e.file == "" {
-		return layerEntry{}, &tornError{entryKey(id, layerFile(r.codec)) + " is missing"}
+	lacks := ""
+	if in == nil || !in.json {
+		lacks = entryKey(blob, entryJSON)
+	} else if _, ok := in.layers[entryBlob]; !ok {
+		lacks = e.Object
 	}
-	e.Stored = sizes[e.file]
-	e.Object = entryKey(id, e.file)
-	e.fits = meta.document || e.file == meta.File && e.Stored == meta.StoredSize
+	if lacks != "" {
+		return layerEntry{}, &tornError{lacks + " is missing, where " + e.Source + " says that its layer is", lacks, true}
+	}
+	stored := in.layers[entryBlob]
+	e.Stored, e.fits = stored, true
 	return e, nil
 }
 
 // chooseFile prefers the file that the metadata names.
 func chooseFile(named string, sizes map[string]int64) string {
-	if _, ok := codecOf(named); ok {
-		if _, ok := sizes[named]; ok {
-			return named
-		}
+	if _, ok := sizes[named]; ok {
+		return named
 	}
 	for _, c := range readOrder {
 		if _, ok := sizes[layerFile(c)]; ok {
 			return layerFile(c)
 		}
 	}
+	if _, ok := sizes[entryBlob]; ok {
+		return entryBlob
+	}
 	return ""
 }
 
-// metadata reads the json of a layer's entry. Where that is a document, the
-// layer has the same sha256 and therefore the same bytes.
-func (r *Repo) metadata(ctx context.Context, id image.DiffID) (metadata, error) {
+// metadata reads the json of an entry. Where that is a document, a layer beside
+// it has the same sha256 and therefore the same bytes.
+func (r *Repo) metadata(ctx context.Context, id image.Digest) (metadata, error) {
 	key := entryKey(id, entryJSON)
 	b, err := r.read(ctx, key, image.MaxDocument)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
-		return metadata{}, &tornError{key + " is missing"}
+		return metadata{}, missingObject(key)
 	case fault.Is(err, fault.Damaged):
-		return metadata{}, &tornError{key + " is too large"}
+		return metadata{}, wrongObject(key, "is too large")
 	case err != nil:
 		return metadata{}, err
 	}
@@ -103,27 +149,32 @@ func (r *Repo) metadata(ctx context.Context, id image.DiffID) (metadata, error) 
 	}
 	var m metadata
 	if len(b) > maxSmall {
-		return metadata{}, &tornError{key + " is too large"}
+		return metadata{}, wrongObject(key, "is too large")
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
-		return metadata{}, &tornError{fmt.Sprintf("%s does not parse: %v", key, err)}
+		return metadata{}, wrongObject(key, fmt.Sprintf("does not parse: %v", err))
 	}
-	if m.DiffID != id || m.Size < 0 {
-		return metadata{}, &tornError{key + " is of another layer"}
+	isBlob := m.File == entryBlob && m.DiffID.IsZero()
+	if m.DiffID != id && !isBlob || m.Size < 0 {
+		return metadata{}, wrongObject(key, "is of another layer")
 	}
 	return m, nil
 }
 
 // layers looks many entries up, several at once. The two slices are as long as
 // ids: what was found, and why not.
-func (r *Repo) layers(ctx context.Context, ids []image.DiffID) ([]layerEntry, []*tornError, error) {
+func (r *Repo) layers(ctx context.Context, ids []image.Digest, filesOf filesOf, known map[image.Digest]remote.Layer) ([]layerEntry, []*tornError, error) {
 	found := make([]layerEntry, len(ids))
 	torn := make([]*tornError, len(ids))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(lookups)
 	for i, id := range ids {
 		g.Go(func() error {
-			e, err := r.layer(gctx, id)
+			in, err := filesOf(gctx, id)
+			if err != nil {
+				return err
+			}
+			e, err := r.layer(gctx, id, in, known[id])
 			if errors.As(err, &torn[i]) {
 				return nil
 			}
@@ -147,7 +198,7 @@ func (r *Repo) Missing(ctx context.Context, c remote.Closure) (missing remote.Cl
 // strict is true: two that push the same layer at once with different encoders
 // may leave the json of one beside the file of the other. Each file proves itself.
 func (r *Repo) missing(ctx context.Context, c remote.Closure, strict bool) (missing remote.Closure, there []remote.Layer, err error) {
-	found, torn, err := r.layers(ctx, c.Layers)
+	found, torn, err := r.layers(ctx, c.Layers, r.files, nil)
 	if err != nil {
 		return missing, nil, err
 	}
@@ -157,7 +208,7 @@ func (r *Repo) missing(ctx context.Context, c remote.Closure, strict bool) (miss
 			r.log.Debug("layer is to be written", "layer", c.Layers[i], "why", torn[i].what)
 			missing.Layers = append(missing.Layers, c.Layers[i])
 		case strict && !e.fits:
-			r.log.Debug("layer is to be written again: its size is not what its json says", "layer", e.DiffID)
+			r.log.Debug("layer is to be written again: its size is not what its json says", "layer", e.Digest)
 			missing.Layers = append(missing.Layers, c.Layers[i])
 		default:
 			there = append(there, e.Layer)
@@ -202,14 +253,14 @@ func (r *Repo) document(ctx context.Context, id image.Digest) ([]byte, error) {
 	b, err := r.read(ctx, key, image.MaxDocument)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
-		return nil, &tornError{key + " is missing"}
+		return nil, missingObject(key)
 	case fault.Is(err, fault.Damaged):
-		return nil, &tornError{key + " is too large for a document"}
+		return nil, wrongObject(key, "is too large for a document")
 	case err != nil:
 		return nil, err
 	}
 	if image.DigestOf(b) != id {
-		return nil, &tornError{key + " is not the document that its name says"}
+		return nil, wrongObject(key, "is not the document that its name says")
 	}
 	return b, nil
 }

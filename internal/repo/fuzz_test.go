@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/storage"
 	"github.com/dogestry/dogestry/internal/storage/mem"
 )
@@ -102,14 +103,18 @@ func FuzzMetadata(f *testing.F) {
 			}
 		}
 		var torn *tornError
-		e, err := r.layer(ctx, id)
+		in, err := r.files(ctx, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := r.layer(ctx, id, in, remote.Layer{})
 		if err != nil {
 			if !errors.As(err, &torn) {
 				t.Fatalf("%q: %v", content, err)
 			}
 			return
 		}
-		if e.DiffID != id || e.Size < 0 || e.Object != entryKey(id, e.file) || !slices.Contains([]string{"layer.tar", "layer.tar.lz4"}, e.file) {
+		if e.Digest != id || e.Size < 0 || e.Object != entryKey(id, e.file) || !slices.Contains([]string{"layer.tar", "layer.tar.lz4"}, e.file) {
 			t.Errorf("%q gives %+v", content, e)
 		}
 		if e.fits && e.Stored != map[string]int64{"layer.tar": 5, "layer.tar.lz4": 0}[e.file] {
@@ -118,6 +123,43 @@ func FuzzMetadata(f *testing.F) {
 		doc, err := r.document(ctx, id)
 		if err == nil && (image.DigestOf(doc) != id || string(content) != "layer") || err != nil && !errors.As(err, &torn) {
 			t.Errorf("%q is the document %q, %v", content, doc, err)
+		}
+	})
+}
+
+// FuzzSignatureKey: parseSignature is the inverse of signatureKey, and no key is
+// of the signatures of two tags.
+func FuzzSignatureKey(f *testing.F) {
+	id := image.DigestOf([]byte("image"))
+	const signer = "0123456789abcdef"
+	for _, seed := range [][2]string{
+		{"myapp:1", "signatures/myapp/1@" + id.Hex() + "." + signer},
+		{"localhost:5000/team/app:V1", "signatures/localhost%3A5000/team/app/V1@" + id.Hex() + "." + signer},
+		{"a/b:c", "signatures/a/b@" + id.Hex() + "." + signer},
+		{"myapp:1", "signatures/myapp/1@" + id.Hex() + ".0123456789ABCDEF"},
+		{"myapp:1", "signatures/myapp/1@" + id.Hex()[1:] + ".." + signer},
+		{"myapp:1", "repositories/myapp/1"},
+		{"app", "signatures/app/latest@"},
+	} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, name, key string) {
+		ref, err := image.ParseReference(name)
+		if err != nil || !ref.Digest.IsZero() {
+			return
+		}
+		own := signatureKey(ref, id, signer)
+		if err := storage.ValidKey(own); err != nil {
+			t.Errorf("the key of a signature of %s: %v", ref, err)
+		}
+		if s, ok := parseSignature(ref, own); !ok || s.Image != id || s.Key != signer {
+			t.Errorf("%q is read as %+v, %t", own, s, ok)
+		}
+		if tag, ok := parseTagKey(own); ok {
+			t.Errorf("%q is a key of the tag %s, too", own, tag)
+		}
+		if s, ok := parseSignature(ref, key); ok && signatureKey(ref, s.Image, s.Key) != key {
+			t.Errorf("%q is read as %+v of %s, whose key is %q", key, s, ref, signatureKey(ref, s.Image, s.Key))
 		}
 	})
 }

@@ -117,11 +117,11 @@ func TestGoldenIsRead(t *testing.T) {
 	s, r := openGolden(t)
 	want := slices.Sorted(maps.Keys(goldenTags))
 	var got []string
-	for ref, err := range r.References(t.Context(), "") {
+	for tag, err := range r.References(t.Context(), "") {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, ref.String())
+		got = append(got, tag.Reference.String())
 	}
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -138,10 +138,14 @@ func TestGoldenIsRead(t *testing.T) {
 			t.Errorf("%s is image %s, want %s", ref, img.ID.Hex(), id)
 		}
 		manifest := image.DigestOf(img.Manifest())
-		if by, err := r.Resolve(t.Context(), remotetest.Ref(t, "myapp@"+manifest.String())); err != nil || by != img.ID {
-			t.Errorf("%s by its manifest: %s, %v", ref, by, err)
+		byManifest := remotetest.Ref(t, "myapp@"+manifest.String())
+		if named, err := r.Resolve(t.Context(), byManifest); err != nil || named != manifest {
+			t.Errorf("%s by its manifest %s: %s, %v", ref, manifest, named, err)
 		}
-		layers, err := r.Layers(t.Context(), img.DiffIDs())
+		if by, err := remotetest.Pull(t.Context(), r, byManifest); err != nil || by.ID != img.ID {
+			t.Errorf("%s by its manifest: %s, %v", ref, by.ID, err)
+		}
+		layers, err := remote.Layers(t.Context(), r, img.DiffIDs())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +189,7 @@ func TestGoldenIsWritten(t *testing.T) {
 		}
 		for _, l := range there {
 			w := open(t, now, codecOf(t, l.Object))
-			if err := remotetest.Put(t.Context(), w, img, remote.Closure{Layers: []image.DiffID{l.DiffID}}); err != nil {
+			if err := remotetest.Put(t.Context(), w, img, remote.Closure{Layers: []image.DiffID{l.Digest}}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
 )
 
 // This file is the one place that maps IDs and references to keys. It says what
@@ -17,11 +18,19 @@ const (
 	rootMarker       = "VERSION"
 	imagesPrefix     = "images/"
 	repositoryPrefix = "repositories/"
+	signaturesPrefix = "signatures/"
+	digestsPrefix    = "digests/"   // what registries know besides
+	referrersPrefix  = "referrers/" // the same
+	runPrefix        = "run/"       // what does not outlive a run; copies leave it out
 
 	entryJSON     = "json"
 	entryVersion  = "VERSION"
 	entryManifest = "manifest" // of a config: the id of its synthesised manifest
+	entryBlob     = "blob"     // bytes kept as they came
 	layerBase     = "layer.tar"
+	heldBase      = "held-" // of an index, and the hex digits of a manifest that is here
+
+	keyDigits = 16 // of the ID of a key that signs
 )
 
 // readOrder is the order in which a reader tries the files of a layer, unless
@@ -34,8 +43,19 @@ func entryKey(id image.Digest, name string) string { return entryPrefix(id) + na
 
 func layerFile(c codec.Codec) string { return layerBase + c.Extension() }
 
+// parseEntryKey is the inverse of entryKey.
+func parseEntryKey(key string) (id image.Digest, name string, ok bool) {
+	rest, inImages := strings.CutPrefix(key, imagesPrefix)
+	hex, name, inEntry := strings.Cut(rest, "/")
+	id, err := image.ParseHex(hex)
+	return id, name, inImages && inEntry && err == nil
+}
+
 // codecOf returns the codec that an entry's file is stored with.
 func codecOf(file string) (codec.Codec, bool) {
+	if file == entryBlob {
+		return codec.None, true
+	}
 	for _, c := range readOrder {
 		if layerFile(c) == file {
 			return c, true
@@ -51,7 +71,45 @@ func tagKey(ref image.Reference) string {
 }
 
 func tagPrefix(repository string) string {
-	return repositoryPrefix + strings.ReplaceAll(repository, ":", "%3A") + "/"
+	return repositoryPrefix + encodeRepository(repository) + "/"
+}
+
+func encodeRepository(repository string) string { return strings.ReplaceAll(repository, ":", "%3A") }
+
+// signatureKey is where the signature lies by which the key of that ID says that
+// ref names id.
+func signatureKey(ref image.Reference, id image.ID, key string) string {
+	return imageSignatures(ref, id) + key
+}
+
+// tagSignatures begins the keys of all signatures of a tag. No tag or repository
+// has an "@", so no such key is a part of another tag's.
+func tagSignatures(ref image.Reference) string {
+	return signaturesPrefix + encodeRepository(ref.Repository) + "/" + ref.Tag + "@"
+}
+
+// imageSignatures begins those of a tag that are about one image.
+func imageSignatures(ref image.Reference, id image.ID) string {
+	return tagSignatures(ref) + id.Hex() + "."
+}
+
+// signedImage returns the image that a signature is about, by its key.
+func signedImage(key string) (id image.ID, ok bool) {
+	_, about, ok := strings.Cut(key[strings.LastIndexByte(key, '/')+1:], "@")
+	hex, _, hasKey := strings.Cut(about, ".")
+	id, err := image.ParseHex(hex)
+	return id, ok && hasKey && err == nil
+}
+
+// parseSignature is the inverse of signatureKey for the signatures of one tag.
+func parseSignature(ref image.Reference, key string) (s remote.Signature, ok bool) {
+	name, ok := strings.CutPrefix(key, tagSignatures(ref))
+	hex, signer, dot := strings.Cut(name, ".")
+	id, err := image.ParseHex(hex)
+	if !ok || !dot || err != nil || len(signer) != keyDigits || strings.Trim(signer, hexDigits) != "" {
+		return remote.Signature{}, false
+	}
+	return remote.Signature{Image: id, Key: signer}, true
 }
 
 // parseTagKey is the inverse of tagKey; ok is false for keys that no tag has.

@@ -2,25 +2,31 @@ package repo_test
 
 import (
 	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote/remotetest"
 )
 
 // recipe is the code of docs/format.md, "Getting an image out by hand".
 func recipe(t *testing.T) string {
 	t.Helper()
-	for _, tool := range []string{"bash", "tar", "sed", "find", "sha256sum", "lz4", "zstd"} {
+	for _, tool := range []string{"bash", "tar", "sed", "find", "sha256sum", "od", "lz4", "zstd", "gzip"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Fatalf("%s is missing: run script/bootstrap test", tool)
 		}
@@ -41,11 +47,12 @@ func recipe(t *testing.T) string {
 	return code
 }
 
-// byRecipe runs the recipe and returns the tree it makes, or what it says.
-func byRecipe(t *testing.T, dir, name string) (map[string]string, error) {
+// byRecipe runs the recipe and returns the tree it makes, or what it says. What
+// is set besides are lines of the shell.
+func byRecipe(t *testing.T, dir, name string, set ...string) (map[string]string, error) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "root")
-	script := fmt.Sprintf("remote='%s'\nimage='%s'\nout='%s'\n%s\n", dir, name, out, recipe(t))
+	script := fmt.Sprintf("remote='%s'\nimage='%s'\nout='%s'\n%s\n%s\n", dir, name, out, strings.Join(set, "\n"), recipe(t))
 	said, err := exec.CommandContext(t.Context(), "bash", "-c", script).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", err, said)
@@ -53,8 +60,8 @@ func byRecipe(t *testing.T, dir, name string) (map[string]string, error) {
 	return files(t, out), nil
 }
 
-// files describes all that is below dir: type, rights, owner, content, and the
-// first name of a file that has several.
+// files describes all that is below dir: type, rights, owner, content, numbers of
+// devices, extended attributes, and the first name of a file that has several.
 func files(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -86,9 +93,13 @@ func files(t *testing.T, dir string) map[string]string {
 			}
 			what += " " + string(content)
 		}
+		what += attributes(t, path)
 		if system, ok := fi.Sys().(*syscall.Stat_t); ok {
 			if os.Geteuid() == 0 { // others cannot give files away
 				what += fmt.Sprintf(" %d:%d", system.Uid, system.Gid)
+			}
+			if fi.Mode().Type()&fs.ModeDevice != 0 {
+				what += fmt.Sprintf(" %d,%d", unix.Major(uint64(system.Rdev)), unix.Minor(uint64(system.Rdev)))
 			}
 			if other, ok := first[system.Ino]; ok && fi.Mode().IsRegular() {
 				what += " = " + other
@@ -102,6 +113,33 @@ func files(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	return found
+}
+
+// attributes are the extended attributes that a layer can have of a file.
+func attributes(t *testing.T, path string) (all string) {
+	t.Helper()
+	list := make([]byte, 4096)
+	n, err := unix.Llistxattr(path, list)
+	if errors.Is(err, unix.ENOTSUP) {
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := strings.Split(strings.Trim(string(list[:n]), "\x00"), "\x00")
+	slices.Sort(names)
+	for _, name := range names {
+		if !strings.HasPrefix(name, "user.") && name != "security.capability" {
+			continue // the system's own
+		}
+		value := make([]byte, 4096)
+		n, err := unix.Lgetxattr(path, name, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += fmt.Sprintf(" %s=%q", name, value[:n])
+	}
+	return all
 }
 
 func entryFile(name, content string) remotetest.Entry {
@@ -142,6 +180,75 @@ func recipeLayers(t *testing.T) [][]byte {
 			entryFile("hard/two", "on its own"),
 			entryDir("new/"), entryFile("new/one", "both"), entryLink("new/two", "new/one", tar.TypeLink),
 		),
+	}
+}
+
+// netRaw is what setcap writes for cap_net_raw+ep (linux/capability.h, vfs_cap_data).
+const netRaw = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+
+func entryWith(name, content string, attributes map[string]string) remotetest.Entry {
+	e := entryFile(name, content)
+	e.PAXRecords = map[string]string{}
+	for k, v := range attributes {
+		e.PAXRecords["SCHILY.xattr."+k] = v
+	}
+	return e
+}
+
+func entryDevice(name string, typeflag byte, major, minor int64) remotetest.Entry {
+	return remotetest.Entry{Header: tar.Header{Name: name, Typeflag: typeflag, Mode: 0o666, Devmajor: major, Devminor: minor}}
+}
+
+// TestRecipeAsRoot takes out what only root can: capabilities and other extended
+// attributes, devices, and what becomes of them in a layer above.
+func TestRecipeAsRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make such files, as the recipe says")
+	}
+	able := map[string]string{"security.capability": netRaw, "user.much": "such\nattribute"}
+	layers := [][]byte{
+		remotetest.Tar(
+			t,
+			entryDir("bin/"), entryWith("bin/ping", "ping", able), entryLink("bin/ping6", "bin/ping", tar.TypeLink),
+			entryWith("bin/replaced", "old", able), entryWith("bin/deleted", "old", able), entryWith("bin/kept", "old", able),
+			entryDir("dev/"), entryDevice("dev/null", tar.TypeChar, 1, 3), entryDevice("dev/disk", tar.TypeBlock, 8, 300),
+			entryDevice("dev/gone", tar.TypeChar, 1, 5), entryDevice("dev/pipe", tar.TypeFifo, 0, 0), entryDevice("dev/becomes-file", tar.TypeChar, 1, 5),
+			entryDir("opaque/"), entryDevice("opaque/null", tar.TypeChar, 1, 3), entryWith("opaque/able", "old", able),
+		),
+		remotetest.Tar(
+			t,
+			entryDir("bin/"), entryFile("bin/replaced", "new"), entryFile("bin/.wh.deleted", ""),
+			entryDir("dev/"), entryFile("dev/.wh.gone", ""), entryFile("dev/becomes-file", "file"), entryLink("dev/null2", "dev/becomes-file", tar.TypeLink),
+			entryDir("opaque/"), entryFile("opaque/.wh..wh..opq", ""), entryWith("opaque/new", "new", able),
+		),
+	}
+	attributes := fmt.Sprintf(" security.capability=%q user.much=%q", netRaw, able["user.much"])
+	want := map[string]string{
+		"bin":              "drwxr-xr-x 0:0",
+		"bin/kept":         "-rw-r--r-- old" + attributes + " 0:0",
+		"bin/ping":         "-rw-r--r-- ping" + attributes + " 0:0",
+		"bin/ping6":        "-rw-r--r-- ping" + attributes + " 0:0 = bin/ping",
+		"bin/replaced":     "-rw-r--r-- new 0:0",
+		"dev":              "drwxr-xr-x 0:0",
+		"dev/becomes-file": "-rw-r--r-- file 0:0",
+		"dev/disk":         "Drw-rw-rw- 0:0 8,300",
+		"dev/null":         "Dcrw-rw-rw- 0:0 1,3",
+		"dev/null2":        "-rw-r--r-- file 0:0 = dev/becomes-file",
+		"dev/pipe":         "prw-rw-rw- 0:0",
+		"opaque":           "drwxr-xr-x 0:0",
+		"opaque/new":       "-rw-r--r-- new" + attributes + " 0:0",
+	}
+	dir := t.TempDir()
+	img := remotetest.NewImage(t, "as root", layers...)
+	if _, err := remotetest.Push(t.Context(), open(t, openDir(t, dir), codec.Zstd), remotetest.Ref(t, "root:1"), img); err != nil {
+		t.Fatal(err)
+	}
+	got, err := byRecipe(t, dir, "root/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what comes out (-want +got):\n%s", diff)
 	}
 }
 
@@ -243,4 +350,92 @@ func TestRecipeGolden(t *testing.T) {
 	if len(got) != 7 || !strings.HasPrefix(got["etc/issue"], "-> motd") {
 		t.Errorf("what comes out: %v", got)
 	}
+}
+
+// TestRecipeBlobs takes out what came from a containerd image store: layers as
+// blobs, which aliases name, below a manifest and below an index.
+func TestRecipeBlobs(t *testing.T) {
+	dir := t.TempDir()
+	s := openDir(t, dir)
+	r := open(t, s, codec.LZ4)
+	img := remotetest.NewImage(t, "blobs", recipeLayers(t)...)
+	packed := [][]byte{gzipped(t, img.Layers[0]), all(t, codec.Zstd.Encode(bytes.NewReader(img.Layers[1]))), img.Layers[2]}
+	types := []string{"application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.oci.image.layer.v1.tar+zstd", "application/vnd.oci.image.layer.v1.tar"}
+	layers := make([]image.Descriptor, len(packed))
+	for i, b := range packed {
+		layers[i] = image.Descriptor{MediaType: types[i], Digest: image.DigestOf(b), Size: int64(len(b))}
+		if _, err := r.PutLayer(t.Context(), layers[i], bytes.NewReader(b)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	manifest := image.StackManifest(img.Config, layers)
+	id := image.DigestOf(manifest)
+	index := []byte(`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"` + id.String() + `","size":1}]}`)
+	for _, doc := range [][]byte{img.Config, manifest, index} {
+		if err := r.PutDocument(t.Context(), doc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Hold(t.Context(), image.DigestOf(index), []image.Digest{id}); err != nil {
+		t.Fatal(err)
+	}
+	for name, of := range map[string]image.Digest{"blobs:manifest": id, "blobs:index": image.DigestOf(index)} {
+		if err := r.Tag(t.Context(), remotetest.Ref(t, name), of); err != nil {
+			t.Fatal(err)
+		}
+	}
+	takesOut := func(what, name string, set ...string) {
+		t.Helper()
+		got, err := byRecipe(t, dir, name, set...)
+		if err != nil || len(got) != 18 || !strings.HasPrefix(got["link/inner"], "-rw-r--r-- no link any more") || got["a/gone"] != "" {
+			t.Errorf("%s: %d files, %v", what, len(got), err)
+		}
+	}
+	takesOut("manifest", "blobs/manifest")
+	takesOut("index", "blobs/index", "manifest="+id.Hex())
+	if _, err := byRecipe(t, dir, "blobs/index"); err == nil || !strings.Contains(err.Error(), "Set manifest to one of: "+id.Hex()+" ") {
+		t.Errorf("an index: %v", err)
+	}
+
+	// The file that json names is taken, whatever lies beside it.
+	entry := "images/" + img.DiffIDs()[2].Hex() + "/"
+	put(t, s, entry+"layer.tar", img.Layers[2])
+	put(t, s, entry+"layer.tar.lz4", []byte("half of what another push is writing"))
+	put(t, s, entry+"json", []byte(`{"diffID":"`+img.DiffIDs()[2].String()+`","size":1,"file":"layer.tar"}`))
+	takesOut("a file beside that of json", "blobs/manifest")
+	// So is the blob of an alias, and where it is missing a file beside the alias.
+	alias := "images/" + img.DiffIDs()[0].Hex() + "/"
+	put(t, s, alias+"layer.tar.lz4", []byte("half of what another push is writing"))
+	takesOut("a file beside an alias", "blobs/manifest")
+	remove(t, s, alias+"layer.tar.lz4")
+	blob := "images/" + layers[0].Digest.Hex() + "/blob"
+	remove(t, s, blob)
+	if _, err := byRecipe(t, dir, "blobs/manifest"); err == nil || !strings.Contains(err.Error(), "incomplete copy: entry "+img.DiffIDs()[0].Hex()+" is missing") {
+		t.Errorf("an alias of nothing: %v", err)
+	}
+	put(t, s, alias+"layer.tar", img.Layers[0])
+	takesOut("a file instead of the blob", "blobs/manifest")
+	remove(t, s, alias+"layer.tar")
+	put(t, s, blob, gzipped(t, img.Layers[1]))
+	if _, err := byRecipe(t, dir, "blobs/manifest"); err == nil || !strings.Contains(err.Error(), "damaged: layer "+img.DiffIDs()[0].Hex()) {
+		t.Errorf("another blob: %v", err)
+	}
+	remove(t, s, entry+"json")
+	put(t, s, blob, packed[0])
+	if _, err := byRecipe(t, dir, "blobs/manifest"); err == nil || !strings.Contains(err.Error(), "incomplete copy: entry "+img.DiffIDs()[2].Hex()+" is missing") {
+		t.Errorf("a layer without json: %v", err)
+	}
+}
+
+func gzipped(t *testing.T, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	if _, err := w.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }

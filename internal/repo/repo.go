@@ -7,33 +7,53 @@ package repo
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"strconv"
 	"strings"
 
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/lease"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/storage"
 )
 
-// lookups bounds how many entries are asked about at once.
-const lookups = 16
+// lookups bounds how many entries are asked about at once. It is for stores
+// far away: at 40 ms a request, 128 at once are 3,200 answers a second.
+const lookups = 128
 
 // Options of a repository.
 type Options struct {
 	Name  string      // the remote as the user named it, for messages
 	Codec codec.Codec // how new layers are stored
 	Log   *slog.Logger
+	Times lease.Times // of leases and collections; the zero value means the format's
+
+	// Notify is told what people should know although it is no failure. It may be
+	// nil, and may be called at any time.
+	Notify func(line string)
 }
 
 // Repo is a repository on a store. It is safe for concurrent use.
 type Repo struct {
-	store storage.Store
-	name  string
-	codec codec.Codec
-	log   *slog.Logger
+	store  storage.Store
+	name   string
+	codec  codec.Codec
+	log    *slog.Logger
+	times  lease.Times
+	notify func(string)
+
+	// alive allows to write what makes others need something: a tag, a mark of an
+	// index, the json of an entry. Nil allows it; a session's asks its lease.
+	alive func(context.Context) error
+}
+
+// guarded returns a context for such writes.
+func (r *Repo) guarded(ctx context.Context) context.Context {
+	if r.alive == nil {
+		return ctx
+	}
+	return storage.WithGuard(ctx, r.alive)
 }
 
 var _ remote.Remote = (*Repo)(nil)
@@ -41,7 +61,10 @@ var _ remote.Remote = (*Repo)(nil)
 // Open returns the repository on store, which may be empty: then the first tag
 // makes it one. A newer major version of the format is refused.
 func Open(ctx context.Context, store storage.Store, o Options) (*Repo, error) {
-	r := &Repo{store: store, name: o.Name, codec: o.Codec, log: o.Log}
+	r := &Repo{store: store, name: o.Name, codec: o.Codec, log: o.Log, times: o.Times, notify: o.Notify}
+	if r.notify == nil {
+		r.notify = func(string) {}
+	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -70,19 +93,11 @@ func (r *Repo) small(ctx context.Context, key string) ([]byte, error) {
 }
 
 func (r *Repo) read(ctx context.Context, key string, most int64) ([]byte, error) {
-	body, err := r.store.Get(ctx, key, 0, most+1)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	b, err := io.ReadAll(io.LimitReader(body, most+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(b)) > most {
+	b, err := storage.Read(ctx, r.store, key, most)
+	if errors.Is(err, storage.ErrTooLarge) {
 		return nil, fault.New(fault.Damaged, "%s in %s is larger than %d bytes", key, r.name, most)
 	}
-	return b, nil
+	return b, err
 }
 
 // failure turns a store's error into a fault that names the remote. Faults and
@@ -94,7 +109,7 @@ func (r *Repo) failure(err error, format string, args ...any) error {
 		return err
 	case errors.Is(err, storage.ErrPermission):
 		return fault.Wrap(fault.Refused, err, format, args...).
-			Advise("dogestry needs to read %s, and to push also to write there.", r.name)
+			Advise("dogestry needs to read %s, and to push or change tags also to write there.", r.name)
 	case errors.Is(err, storage.ErrNoSpace):
 		return fault.Wrap(fault.Other, err, format, args...).
 			Advise("Make room in %s and run the same command again: what is stored stays.", r.name)

@@ -3,6 +3,7 @@ package repo
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/lease"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/storage"
 )
@@ -22,22 +24,35 @@ func (r *Repo) Resolve(ctx context.Context, ref image.Reference) (image.ID, erro
 	if !ref.Digest.IsZero() {
 		return r.resolveDigest(ctx, ref)
 	}
-	content, err := r.small(ctx, tagKey(ref))
+	id, err := r.named(ctx, ref)
 	if errors.Is(err, storage.ErrNotFound) {
 		return image.ID{}, r.noSuchTag(ctx, ref)
 	}
-	if err != nil {
+	return id, err
+}
+
+// named reads a tag. ErrNotFound is its own error.
+func (r *Repo) named(ctx context.Context, ref image.Reference) (image.ID, error) {
+	content, err := r.small(ctx, tagKey(ref))
+	if errors.Is(err, storage.ErrNotFound) {
+		return image.ID{}, err
+	}
+	if err != nil && !fault.Is(err, fault.Damaged) {
 		return image.ID{}, r.failure(err, "cannot read the tag %s in %s", ref, r.name)
 	}
-	id, err := parseID(content)
+	var id image.ID
+	if err == nil {
+		id, err = parseID(content)
+	}
 	if err != nil {
-		return image.ID{}, fault.Wrap(fault.Damaged, err, "the tag %s in %s is damaged: %s", ref, r.name, tagKey(ref)).
+		where := &remote.Damage{Object: tagKey(ref), Text: tagKey(ref), Cause: err}
+		return image.ID{}, fault.Wrap(fault.Damaged, where, "the tag %s in %s is damaged", ref, r.name).
 			Advise("Push the image again to write the tag anew.")
 	}
 	return id, nil
 }
 
-// resolveDigest finds an image by the digest of its config or manifest.
+// resolveDigest finds an image by the digest of its config, manifest or index.
 func (r *Repo) resolveDigest(ctx context.Context, ref image.Reference) (image.ID, error) {
 	doc, err := r.document(ctx, ref.Digest)
 	var torn *tornError
@@ -48,7 +63,7 @@ func (r *Repo) resolveDigest(ctx context.Context, ref image.Reference) (image.ID
 		}
 		switch {
 		case errors.As(err, &torn):
-			return image.ID{}, fault.New(fault.Damaged, "incomplete copy: %s in %s", torn.what, r.name).Advise(tornAdvice)
+			return image.ID{}, r.incomplete(torn)
 		case err != nil && !errors.Is(err, storage.ErrNotFound):
 			return image.ID{}, r.failure(err, "cannot read %s", r.name)
 		}
@@ -58,18 +73,10 @@ func (r *Repo) resolveDigest(ctx context.Context, ref image.Reference) (image.ID
 	if err != nil {
 		return image.ID{}, r.failure(err, "cannot read %s", r.name)
 	}
-	kind, err := image.KindOf(doc)
-	if err != nil || kind == image.IndexKind {
-		return image.ID{}, fault.New(fault.Other, "%s in %s is not an image that this version knows", ref, r.name)
+	if _, err := image.KindOf(doc); err != nil {
+		return image.ID{}, fault.Wrap(fault.Other, err, "%s in %s is not an image", ref, r.name)
 	}
-	if kind == image.ConfigKind {
-		return ref.Digest, nil
-	}
-	m, err := image.ParseManifest(doc)
-	if err != nil {
-		return image.ID{}, fault.Wrap(fault.Damaged, err, "the manifest %s in %s", ref, r.name)
-	}
-	return m.Config.Digest, nil
+	return ref.Digest, nil
 }
 
 // noSuchTag tells which tags there are instead.
@@ -77,10 +84,11 @@ func (r *Repo) noSuchTag(ctx context.Context, ref image.Reference) error {
 	const most = 10
 	f := fault.New(fault.NotFound, "no image %s in %s", ref, r.name)
 	var tags, repositories []string
-	for found, err := range r.References(ctx, "") {
+	for tag, err := range r.References(ctx, "") {
 		if err != nil {
 			break // there is an error to tell already
 		}
+		found := tag.Reference
 		if found.Repository == ref.Repository {
 			tags = append(tags, found.Tag)
 		} else if n := len(repositories); n == 0 || repositories[n-1] != found.Repository {
@@ -106,22 +114,22 @@ func (r *Repo) noSuchTag(ctx context.Context, ref image.Reference) error {
 }
 
 // References yields the tags of a repository, or of all. What is no tag's key is ignored.
-func (r *Repo) References(ctx context.Context, repository string) iter.Seq2[image.Reference, error] {
+func (r *Repo) References(ctx context.Context, repository string) iter.Seq2[remote.Tag, error] {
 	prefix := repositoryPrefix
 	if repository != "" {
 		prefix = tagPrefix(repository)
 	}
-	return func(yield func(image.Reference, error) bool) {
+	return func(yield func(remote.Tag, error) bool) {
 		for info, err := range r.store.List(ctx, prefix) {
 			if err != nil {
-				yield(image.Reference{}, r.failure(err, "cannot list %s", r.name))
+				yield(remote.Tag{}, r.failure(err, "cannot list %s", r.name))
 				return
 			}
 			ref, ok := parseTagKey(info.Key)
 			if !ok || repository != "" && ref.Repository != repository {
 				continue
 			}
-			if !yield(ref, nil) {
+			if !yield(remote.Tag{Reference: ref, Version: version(info), Modified: info.Modified}, nil) {
 				return
 			}
 		}
@@ -131,6 +139,16 @@ func (r *Repo) References(ctx context.Context, repository string) iter.Seq2[imag
 // Tag lets ref name id, once everything it needs is there. For an image that
 // has only a config it writes the synthesised manifest first.
 func (r *Repo) Tag(ctx context.Context, ref image.Reference, id image.ID) error {
+	return r.tag(ctx, ref, id, r.store.Put, nil)
+}
+
+// relier makes sure that nobody deletes ids and the layers there from now on. fresh
+// says that they have to be looked for once more.
+type relier func(ctx context.Context, ids []image.Digest, there []remote.Layer) (fresh bool, err error)
+
+// tag is Tag with the way to write the object. rely is called for what the tag
+// needs, before it is written; it may be nil.
+func (r *Repo) tag(ctx context.Context, ref image.Reference, id image.ID, write func(context.Context, string, io.Reader) error, rely relier) error {
 	other, err := r.inTheWay(ctx, ref)
 	if err != nil {
 		return err
@@ -138,33 +156,62 @@ func (r *Repo) Tag(ctx context.Context, ref image.Reference, id image.ID) error 
 	if other != "" {
 		return r.conflict(ref, other)
 	}
-	config, closure, err := r.closure(ctx, id)
+	tree, closure, manifest, err := r.reliable(ctx, id, rely)
 	if err != nil {
 		return err
 	}
-	missing, there, err := r.missing(ctx, closure, false)
-	if err != nil {
-		return err
-	}
-	if !missing.Empty() {
-		return &remote.IncompleteError{ID: id, Missing: missing}
-	}
-	if err := r.putManifest(ctx, id, config, there); err != nil {
-		return r.failure(err, "cannot store the manifest of %s in %s", ref, r.name)
+	if tree.Kind == image.ConfigKind {
+		if err := r.putManifest(ctx, id, manifest); err != nil {
+			return r.failure(err, "cannot store the manifest of %s in %s", ref, r.name)
+		}
 	}
 	if err := r.markRoot(ctx); err != nil {
 		return r.failure(err, "cannot write to %s", r.name)
 	}
-	_, err = r.store.Stat(ctx, tagKey(ref))
+	named, err := r.named(ctx, ref)
 	isNew := errors.Is(err, storage.ErrNotFound)
-	if err := r.putSmall(ctx, tagKey(ref), []byte(id.Hex())); err != nil {
-		if errors.Is(err, storage.ErrConflict) {
+	if err != nil || named != id {
+		err := write(r.guarded(ctx), tagKey(ref), strings.NewReader(id.Hex()))
+		switch {
+		case errors.Is(err, lease.ErrLost):
+			return err
+		case errors.Is(err, storage.ErrExists):
+			return r.taken(ctx, ref, id)
+		case errors.Is(err, storage.ErrConflict):
 			return fault.Wrap(fault.Refused, err, "cannot name an image %s in %s", ref, r.name).
-				Advise("Something else has this name there, or part of it: choose another name with --as, or look at what is in the way.")
+				Advise("Something else has this name there, or part of it: choose another name (--as names it in a push), or look at what is in the way.")
+		case err != nil:
+			return r.failure(err, "cannot write the tag %s in %s", ref, r.name)
 		}
-		return r.failure(err, "cannot write the tag %s in %s", ref, r.name)
+		if !named.IsZero() {
+			r.tellUnsigned(ctx, ref, named, id)
+		}
 	}
 	return r.lookAgain(ctx, ref, id, closure, isNew)
+}
+
+// reliable is whole, of an image that stays so. Of one that has only a config it
+// returns the synthesised manifest too.
+func (r *Repo) reliable(ctx context.Context, id image.ID, rely relier) (tree *image.Tree, closure remote.Closure, manifest []byte, err error) {
+	if rely == nil {
+		rely = func(context.Context, []image.Digest, []remote.Layer) (bool, error) { return false, nil }
+	}
+	for fresh := true; fresh; {
+		var there []remote.Layer
+		if tree, closure, there, err = r.whole(ctx, id); err != nil {
+			return nil, closure, nil, err
+		}
+		if fresh, err = rely(ctx, slices.Concat(closure.Documents, closure.Layers), there); err != nil {
+			return nil, closure, nil, err
+		}
+		if tree.Kind == image.ConfigKind {
+			manifest = image.SynthesizeManifest(tree.Doc, ordered(tree.Config.DiffIDs, there))
+		}
+	}
+	if manifest != nil { // whether it is there is asked when it is written
+		_, err = rely(ctx, []image.Digest{image.DigestOf(manifest)}, nil)
+	}
+	return tree, closure, manifest, err
 }
 
 // lookAgain makes sure, behind the tag, of what was sure before it: another
@@ -194,38 +241,21 @@ func (r *Repo) lookAgain(ctx context.Context, ref image.Reference, id image.ID, 
 	return nil
 }
 
-// closure reads the config of id and returns what the image needs.
-func (r *Repo) closure(ctx context.Context, id image.ID) ([]byte, remote.Closure, error) {
-	doc, err := r.document(ctx, id)
-	var torn *tornError
-	if errors.As(err, &torn) {
-		return nil, remote.Closure{}, &remote.IncompleteError{ID: id, Missing: remote.Closure{Documents: []image.Digest{id}}}
-	}
-	if err != nil {
-		return nil, remote.Closure{}, r.failure(err, "cannot read %s", r.name)
-	}
-	config, err := image.ParseConfig(doc)
-	if err != nil {
-		return nil, remote.Closure{}, fault.Wrap(fault.Other, err, "%s in %s is no image that this version can tag", id.Short(), r.name)
-	}
-	return doc, remote.Closure{Documents: []image.Digest{id}, Layers: image.Distinct(config.DiffIDs)}, nil
-}
-
-// putManifest writes the synthesised manifest and the pointer to it.
-func (r *Repo) putManifest(ctx context.Context, id image.ID, doc []byte, there []remote.Layer) error {
-	config, err := image.ParseConfig(doc)
-	if err != nil {
-		return err
-	}
+// ordered returns the layers of an image with the sizes that they have there.
+func ordered(diffIDs []image.DiffID, there []remote.Layer) []image.Descriptor {
 	size := make(map[image.DiffID]int64, len(there))
 	for _, l := range there {
-		size[l.DiffID] = l.Size
+		size[l.Digest] = l.Size
 	}
-	layers := make([]image.Descriptor, len(config.DiffIDs))
-	for i, d := range config.DiffIDs {
+	layers := make([]image.Descriptor, len(diffIDs))
+	for i, d := range diffIDs {
 		layers[i] = image.Descriptor{Digest: d, Size: size[d]}
 	}
-	manifest := image.SynthesizeManifest(doc, layers)
+	return layers
+}
+
+// putManifest writes the synthesised manifest of id and the pointer to it.
+func (r *Repo) putManifest(ctx context.Context, id image.ID, manifest []byte) error {
 	if err := r.PutDocument(ctx, manifest); err != nil {
 		return err
 	}
@@ -260,5 +290,5 @@ func (r *Repo) inTheWay(ctx context.Context, ref image.Reference) (other string,
 
 func (r *Repo) conflict(ref image.Reference, other string) error {
 	return fault.New(fault.Refused, "cannot name an image %s in %s: %s is in the way", ref, r.name, other).
-		Advise("A repository cannot have the name of another repository and its tag. Choose another name with --as.")
+		Advise("A repository cannot have the name of another repository and its tag. Choose another name (--as names it in a push).")
 }

@@ -9,31 +9,31 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/storage"
 )
 
-// PutLayer stores the tar of a layer, encoded, then VERSION, then json.
-func (r *Repo) PutLayer(ctx context.Context, layer image.Descriptor, tar io.Reader) (remote.Layer, error) {
+// PutLayer stores a tar encoded, anything else as it is, then VERSION, then json.
+func (r *Repo) PutLayer(ctx context.Context, layer image.Descriptor, from io.Reader) (remote.Layer, error) {
+	if tar, compressed := layer.Tar(); !tar || compressed {
+		return r.putBlob(ctx, layer, from)
+	}
 	file := layerFile(r.codec)
-	source := &counter{r: tar}
+	source := &counter{r: from}
 	// A failed source or a wrong digest comes out of the encoder as an error,
 	// so the store publishes nothing.
 	encoded := r.codec.Encode(image.Verify(source, layer.Digest, layer.Size))
 	defer encoded.Close()
 	stored := &counter{r: encoded}
-	done := remote.Layer{DiffID: layer.Digest, Object: entryKey(layer.Digest, file)}
-	if err := r.store.Put(ctx, done.Object, stored); err != nil {
-		var wrong *image.MismatchError
-		if errors.As(err, &wrong) {
-			return remote.Layer{}, wrong
-		}
-		return remote.Layer{}, r.failure(err, "cannot store layer %s in %s", layer.Digest.Short(), r.name)
+	done := remote.Layer{Digest: layer.Digest, Object: entryKey(layer.Digest, file)}
+	if err := r.putFile(ctx, done, sized(stored, layer.Size)); err != nil {
+		return remote.Layer{}, err
 	}
 	done.Size, done.Stored = source.n, stored.n
 	err := r.putEntry(ctx, layer.Digest, metadata{
-		DiffID: layer.Digest, Size: done.Size, File: file, StoredSize: done.Stored,
+		DiffID: layer.Digest, Size: done.Size, File: file, StoredSize: &done.Stored,
 	})
 	if err != nil {
 		return remote.Layer{}, r.failure(err, "cannot store layer %s in %s", layer.Digest.Short(), r.name)
@@ -41,24 +41,69 @@ func (r *Repo) PutLayer(ctx context.Context, layer image.Descriptor, tar io.Read
 	return done, nil
 }
 
-// putEntry makes a layer's entry exist. A json that is a document stays: the
-// layer with its id has the same bytes. So does one that cannot be read: it may be one.
-func (r *Repo) putEntry(ctx context.Context, id image.DiffID, m metadata) error {
-	if m.Size <= image.MaxDocument {
-		_, err := r.document(ctx, id)
-		var torn *tornError
-		if !errors.As(err, &torn) {
-			return err
-		}
+// putFile stores the file of a layer.
+func (r *Repo) putFile(ctx context.Context, layer remote.Layer, body io.Reader) error {
+	err := r.store.Put(ctx, layer.Object, body)
+	var wrong *image.MismatchError
+	if errors.As(err, &wrong) {
+		return wrong
 	}
+	return r.failure(err, "cannot store layer %s in %s", layer.Digest.Short(), r.name)
+}
+
+// sized lets a store know how long the encoded layer can be. No codec makes one
+// longer by more than a part in 128 and a few blocks.
+func sized(encoded io.Reader, size int64) io.Reader {
+	if size < 0 {
+		return encoded
+	}
+	return bounded{encoded, size + size/128 + 1<<20}
+}
+
+type bounded struct {
+	io.Reader
+	most int64
+}
+
+func (b bounded) AtMost() int64 { return b.most }
+
+// putEntry makes an entry exist. A json that is a document stays: the layer with
+// its id has the same bytes. So does one that cannot be read: it may be one.
+func (r *Repo) putEntry(ctx context.Context, id image.Digest, m metadata) error {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	if err := r.putSmall(ctx, entryKey(id, entryVersion), []byte(formatVersion)); err != nil {
+	there, err := r.entryJSON(ctx, id)
+	if m.Size <= image.MaxDocument && (err != nil || there != nil && image.DigestOf(there) == id) {
 		return err
 	}
-	return r.putSmall(ctx, entryKey(id, entryJSON), append(b, '\n'))
+	return r.putJSON(ctx, id, there, append(b, '\n'))
+}
+
+// entryJSON returns the json of an entry, nil where there is none, or none that
+// could be a document.
+func (r *Repo) entryJSON(ctx context.Context, id image.Digest) ([]byte, error) {
+	there, err := r.read(ctx, entryKey(id, entryJSON), image.MaxDocument)
+	if errors.Is(err, storage.ErrNotFound) || fault.Is(err, fault.Damaged) {
+		return nil, nil
+	}
+	return there, err
+}
+
+// putJSON writes VERSION and json of an entry, where the json there now is known:
+// a new entry, without one, need not be asked for what it has.
+func (r *Repo) putJSON(ctx context.Context, id image.Digest, there, content []byte) error {
+	var err error
+	if version := entryKey(id, entryVersion); there == nil {
+		err = r.store.Put(ctx, version, strings.NewReader(formatVersion))
+	} else {
+		err = r.putSmall(ctx, version, []byte(formatVersion))
+	}
+	if err != nil || there != nil && bytes.Equal(there, content) {
+		return err
+	}
+	return r.store.Put(r.guarded(ctx), entryKey(id, entryJSON), bytes.NewReader(content))
 }
 
 // PutDocument stores a config, manifest or index, byte for byte.
@@ -67,19 +112,14 @@ func (r *Repo) PutDocument(ctx context.Context, doc []byte) error {
 	if len(doc) > image.MaxDocument {
 		return image.ErrTooLarge
 	}
-	if _, err := image.KindOf(doc); err != nil {
+	if err := image.CheckDocument(doc); err != nil {
 		return r.failure(err, "%s is no document for %s", id.Short(), r.name)
 	}
-	if _, err := r.document(ctx, id); err == nil {
+	there, err := r.entryJSON(ctx, id)
+	if err == nil && there != nil && bytes.Equal(there, doc) {
 		return nil
 	}
-	if err := r.putSmall(ctx, entryKey(id, entryVersion), []byte(formatVersion)); err != nil {
-		return r.failure(err, "cannot store %s in %s", id.Short(), r.name)
-	}
-	if err := r.putSmall(ctx, entryKey(id, entryJSON), doc); err != nil {
-		return r.failure(err, "cannot store %s in %s", id.Short(), r.name)
-	}
-	return nil
+	return r.failure(r.putJSON(ctx, id, there, doc), "cannot store %s in %s", id.Short(), r.name)
 }
 
 // putSmall writes an object from memory, unless it is there with this content.

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -31,12 +33,17 @@ type classic struct {
 	images  map[image.ID]*classicImage
 	exports int   // requests for one
 	loads   int   // requests for one
+	loading int   // loads that go on
 	changed int   // requests that change anything
 	bytes   int64 // of all archives that were sent to be loaded
 
 	spoil func(name string, content []byte) []byte // changes an entry of an export; nil leaves it out
 	deny  map[string]string                        // method and path after the version → message of a 500
 	lies  bool                                     // says that it has loaded, and has not
+
+	// happens is told what comes of the load of an image of n layers: "begins", "layer" for each, "end", "answers". An error
+	// is the load's; errCut cuts the connection off.
+	happens func(n int, what string) error
 }
 
 type classicImage struct {
@@ -46,6 +53,8 @@ type classicImage struct {
 	ids    []image.DiffID
 	tags   map[string]bool
 }
+
+var errCut = errors.New("the connection is cut off")
 
 func newClassic(images ...*enginetest.Image) *classic {
 	c := &classic{images: map[image.ID]*classicImage{}}
@@ -109,6 +118,21 @@ func (c *classic) names() []string {
 	return names
 }
 
+// idle waits until the engine has ended what it still does for clients that have gone.
+func (c *classic) idle(t testing.TB) {
+	t.Helper()
+	for range 1000 {
+		time.Sleep(10 * time.Millisecond) // also before the first look: a request may be on its way
+		c.mu.Lock()
+		n := c.loading
+		c.mu.Unlock()
+		if n == 0 {
+			return
+		}
+	}
+	t.Fatal("the engine is loading and loading")
+}
+
 func (c *classic) find(name string) (image.ID, *classicImage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,6 +165,8 @@ func (c *classic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/_ping":
 		w.Header().Set("Api-Version", "1.41")
 	case path == "/info":
+		answer(w, http.StatusOK, map[string]any{"OSType": "linux", "Architecture": runtime.GOARCH})
+	case path == "/version":
 		answer(w, http.StatusOK, map[string]any{})
 	case path == "/images/json":
 		list := []map[string]any{}
@@ -235,8 +261,25 @@ func (c *classic) export(w http.ResponseWriter, name string) {
 func (c *classic) load(w http.ResponseWriter, body io.Reader) {
 	c.mu.Lock()
 	c.loads++
+	c.loading++
 	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.loading--
+	}()
 	files := map[string][]byte{}
+	happens := func(what string) error {
+		if c.happens == nil {
+			return nil
+		}
+		err := c.happens(strings.Count(string(files["manifest.json"]), "blobs/")-1, what)
+		if errors.Is(err, errCut) {
+			panic(http.ErrAbortHandler)
+		}
+		return err
+	}
+	var failed error
 	counted := &counting{r: body}
 	t := tar.NewReader(counted)
 	for {
@@ -246,6 +289,12 @@ func (c *classic) load(w http.ResponseWriter, body io.Reader) {
 		}
 		if err == nil {
 			files[h.Name], err = io.ReadAll(t)
+		}
+		if err == nil && failed == nil && h.Name == "manifest.json" {
+			failed = happens("begins")
+		}
+		if err == nil && failed == nil && len(files) > 5 { // behind the documents
+			failed = happens("layer")
 		}
 		if err != nil {
 			answer(w, http.StatusOK, map[string]string{"error": "unpacking the archive: " + err.Error()})
@@ -257,13 +306,21 @@ func (c *classic) load(w http.ResponseWriter, body io.Reader) {
 	c.bytes += counted.n
 	lies := c.lies
 	c.mu.Unlock()
+	if failed == nil {
+		failed = happens("end")
+	}
 	i, err := c.unpack(files)
+	err = errors.Join(failed, err)
 	if err != nil {
 		answer(w, http.StatusOK, map[string]string{"error": err.Error()})
 		return
 	}
 	if !lies {
 		i = c.keep(i.config, i.layers)
+	}
+	if err := happens("answers"); err != nil {
+		answer(w, http.StatusOK, map[string]string{"error": err.Error()})
+		return
 	}
 	answer(w, http.StatusOK, map[string]string{"stream": "Loaded image ID: " + image.DigestOf(i.config).String() + "\n"})
 }
@@ -354,7 +411,16 @@ func (c *classic) serve(t testing.TB) (client *engine.Client, stop func()) {
 
 func dial(t testing.TB, url string) *engine.Client {
 	t.Helper()
-	e, err := engine.Connect(context.WithoutCancel(t.Context()), engine.Options{URL: url, Log: slog.New(slog.DiscardHandler)})
+	// Most tests are about exports; stored_test.go is about the other way.
+	return dialWith(t, engine.Options{URL: url, Store: engine.StoreOff})
+}
+
+func dialWith(t testing.TB, o engine.Options) *engine.Client {
+	t.Helper()
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	e, err := engine.Connect(context.WithoutCancel(t.Context()), o)
 	if err != nil {
 		t.Fatal(err)
 	}

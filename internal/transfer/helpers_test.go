@@ -90,7 +90,7 @@ func mustPull(t testing.TB, from remote.Source, to Loader, names ...string) []Re
 func moved(r Result) (ids []string) {
 	for _, l := range r.Layers {
 		if l.Moved {
-			ids = append(ids, l.DiffID.Short())
+			ids = append(ids, l.Digest.Short())
 		}
 	}
 	return ids
@@ -114,11 +114,11 @@ func checkWhole(t testing.TB, from remote.Source, name string, m *enginetest.Ima
 // tagsOf lists a remote.
 func tagsOf(t testing.TB, r remote.Source) (tags []string) {
 	t.Helper()
-	for ref, err := range r.References(context.WithoutCancel(t.Context()), "") {
+	for tag, err := range r.References(context.WithoutCancel(t.Context()), "") {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tags = append(tags, ref.String())
+		tags = append(tags, tag.Reference.String())
 	}
 	return tags
 }
@@ -202,6 +202,7 @@ func (h *hooked) Tag(ctx context.Context, ref image.Reference, id image.ID) erro
 type counted struct {
 	*engine.Client
 	exports int
+	mu      sync.Mutex // loads run at once
 	loads   int
 	bytes   int64 // of archives
 	held    func(held, all int) int
@@ -213,24 +214,30 @@ func (c *counted) Export(ctx context.Context, img engine.Image) *engine.Export {
 	return c.Client.Export(ctx, img)
 }
 
-func (c *counted) Held(ctx context.Context, ids []image.DiffID) (int, error) {
-	n, err := c.Client.Held(ctx, ids)
+func (c *counted) Held(ctx context.Context, ids []image.DiffID) (int, []image.ID, error) {
+	n, below, err := c.Client.Held(ctx, ids)
 	if c.held != nil {
 		n = c.held(n, len(ids))
 	}
-	return n, err
+	return n, below, err
 }
 
-func (c *counted) Load(ctx context.Context, archive io.Reader, unpacking func(string)) ([]image.ID, error) {
+func (c *counted) Load(ctx context.Context, archive io.Reader) ([]image.ID, error) {
+	c.mu.Lock()
 	c.loads++
+	c.mu.Unlock()
 	counter := &counting{r: archive}
-	defer func() { c.bytes += counter.n }()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.bytes += counter.n
+	}()
 	if c.load != nil {
 		if err := c.load(); err != nil {
 			return nil, err
 		}
 	}
-	return c.Client.Load(ctx, counter, unpacking)
+	return c.Client.Load(ctx, counter)
 }
 
 // flipByte changes one byte in the middle of a file.

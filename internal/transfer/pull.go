@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
@@ -27,13 +25,15 @@ const cleanupTime = 10 * time.Second
 // Pull moves images from a remote to an engine, in the order given, and tags
 // each once the engine has it whole. It stops at the first failure and returns
 // the results of what was done before it. After a failure nothing of the failed
-// image is left in the engine; after an interrupt at most the whole image,
-// untagged, which a rerun finds.
+// image is left in the engine; after an interrupt at most what the engine had
+// whole: the image or a part of it, untagged. A rerun goes on from there, and
+// removes the parts.
 func Pull(ctx context.Context, from remote.Source, to Loader, images []PullImage, o Options) ([]Result, error) {
 	o = o.withDefaults()
 	plan := make([]*pull, len(images))
+	planned := map[image.Digest]bool{}
 	for i, img := range images { // all of them first: fail before anything moves
-		p := &pull{from: from, to: to, o: o, image: img}
+		p := &pull{from: from, to: to, o: o, image: img, planned: planned}
 		if err := p.resolve(ctx); err != nil {
 			return nil, err
 		}
@@ -57,58 +57,123 @@ type pull struct {
 	o     Options
 	image PullImage
 
-	id      image.ID
-	doc     []byte
-	diffIDs []image.DiffID
-	layers  map[image.DiffID]remote.Layer
+	tree   *image.Tree    // what is pulled; for engines but containerd's image store a single image
+	id     image.ID       // what the engine will call it
+	config *image.Config  // of a single image
+	doc    []byte         // the same in bytes
+	order  []image.Digest // of its layers, bottom first, as the engine is to get them: one may occur again
+	layers map[image.Digest]remote.Layer
+
+	held int // how many of the lowest layers a classic store has
+
+	made []image.ID // images of stacks that this pull's loads have brought into the engine, or may have
+	left []image.ID // such images of earlier pulls, which were killed, and of others at this time
+
+	planned map[image.Digest]bool // layers of dry runs, which images of one call share
+
+	signedBy string
 }
 
 // resolve reads everything but the layers, and makes sure that those are there.
-func (p *pull) resolve(ctx context.Context) (err error) {
-	if p.id, err = p.from.Resolve(ctx, p.image.Source); err != nil {
+func (p *pull) resolve(ctx context.Context) error {
+	id, err := p.from.Resolve(ctx, p.image.Source)
+	if err != nil {
 		return err
 	}
-	if p.doc, err = p.from.Document(ctx, p.id); err != nil {
+	if p.o.Verify != nil {
+		if p.signedBy, err = p.o.Verify(ctx, p.image.Source, id); err != nil {
+			return err
+		}
+	}
+	if err := p.readTree(ctx, id); err != nil {
+		return err
+	}
+	if p.to.Kind() == engine.Containerd {
+		p.id = p.tree.ID
+		for _, l := range p.tree.Layers() {
+			p.order = append(p.order, l.Digest)
+		}
+	} else if err := p.single(); err != nil {
+		return err
+	}
+	layers, err := remote.Layers(ctx, p.from, image.Distinct(p.order))
+	if err != nil {
 		return fmt.Errorf("%s: %w", p.image.Source, err)
 	}
-	config, err := image.ParseConfig(p.doc)
-	if err != nil {
-		return fault.Wrap(fault.Other, err, "%s is not an image that this version can pull", p.image.Source)
-	}
-	p.diffIDs = config.DiffIDs
-	distinct := image.Distinct(config.DiffIDs)
-	layers, err := p.from.Layers(ctx, distinct)
-	if err != nil {
-		return fmt.Errorf("%s: %w", p.image.Source, err)
-	}
-	p.layers = make(map[image.DiffID]remote.Layer, len(layers))
+	p.layers = make(map[image.Digest]remote.Layer, len(layers))
 	for _, l := range layers {
-		p.layers[l.DiffID] = l
+		p.layers[l.Digest] = l
+	}
+	if p.to.Kind() == engine.Containerd && p.tree.Kind == image.ConfigKind {
+		p.synthesize()
 	}
 	return nil
 }
 
+// readTree reads the documents of what is to be pulled.
+func (p *pull) readTree(ctx context.Context, id image.ID) (err error) {
+	c := choice{name: p.image.Source.String(), platform: p.o.Platform, all: p.o.AllPlatforms, attested: p.to.Kind() == engine.Containerd}
+	if c.platform == (image.Platform{}) {
+		c.platform = p.to.Platform()
+	}
+	p.tree, err = remote.ReadTree(ctx, p.from, id, c.pick)
+	var wrong *image.TreeError
+	switch {
+	case errors.As(err, &wrong):
+		return fault.Wrap(fault.Other, err, "%s is not an image that this version can pull", p.image.Source)
+	case err != nil:
+		return fmt.Errorf("%s: %w", p.image.Source, err)
+	}
+	if config := p.tree.Image(); config != nil && p.o.Platform != (image.Platform{}) {
+		return c.check(config.Platform)
+	}
+	return nil
+}
+
+// single makes p.tree the one image that an engine takes which knows no indexes,
+// and calls it by its config.
+func (p *pull) single() error {
+	if p.tree.Kind == image.IndexKind {
+		if len(p.tree.Children) != 1 {
+			return fault.New(fault.Usage, "%s is there for several platforms, and the engine keeps one of an image", p.image.Source).
+				Advise("Choose one with --platform. Engines with the containerd image store keep all.")
+		}
+		p.tree = p.tree.Children[0]
+	}
+	if p.config = p.tree.Image(); p.config == nil {
+		return fault.New(fault.Other, "%s is not an image that an engine can run", p.image.Source)
+	}
+	config := p.tree
+	if p.tree.Kind == image.ManifestKind {
+		config = p.tree.Children[0]
+	}
+	p.id, p.doc, p.order = config.ID, config.Doc, p.config.DiffIDs
+	return nil
+}
+
 func (p *pull) run(ctx context.Context) (Result, error) {
-	held, err := p.held(ctx)
+	send, err := p.lacking(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 	if p.o.DryRun {
-		return p.result(held), nil
+		return p.result(send), nil
 	}
-	has := held == len(p.diffIDs)
+	has := len(send) == 0
 	if has { // all layers; the image itself as well?
-		if has, err = p.to.Has(ctx, p.id); err != nil {
+		if has, err = p.has(ctx); err != nil {
 			return Result{}, err
 		}
 	}
-	for _, d := range image.Distinct(p.diffIDs[:held]) {
-		p.o.Progress.Layer(d.Short(), p.layers[d].Size).Present()
-	}
-	if !has {
-		if held, err = p.load(ctx, held); err != nil {
-			return Result{}, err
+	for _, d := range image.Distinct(p.order) {
+		if !slices.Contains(send, d) {
+			p.o.Progress.Layer(d.Short(), p.layers[d].Size).Present()
 		}
+	}
+	if has {
+		p.unmake(ctx)
+	} else if send, err = p.load(ctx, send); err != nil {
+		return Result{}, err
 	}
 	if p.image.Target.Tag != "" {
 		if err := p.to.Tag(ctx, p.id, p.image.Target); err != nil {
@@ -118,140 +183,38 @@ func (p *pull) run(ctx context.Context) (Result, error) {
 			return Result{}, err
 		}
 	}
-	return p.result(held), nil
+	return p.result(send), nil
 }
 
-// held returns how many of the lowest layers the engine has.
-func (p *pull) held(ctx context.Context) (int, error) {
+// lacking returns the layers that the engine lacks, each once, bottom first.
+func (p *pull) lacking(ctx context.Context) ([]image.Digest, error) {
 	p.o.Progress.Status("asking the engine which layers it has")
 	defer p.o.Progress.Status("")
-	return p.to.Held(ctx, p.diffIDs)
-}
-
-// load sends the layers above the lowest held ones and makes sure that the
-// image has arrived. Where the engine turns out to lack what it seemed to have,
-// it sends all, once. It returns how many lowest layers were not sent.
-func (p *pull) load(ctx context.Context, held int) (int, error) {
-	err := p.send(ctx, held)
-	if errors.Is(err, engine.ErrLacksLayer) && held > 0 {
-		p.o.Progress.Note(fmt.Sprintf("%s: the engine lacks layers that it seemed to have; sending all of them", p.image.Source))
-		p.o.Log.Info("partial load failed", "image", p.id, "error", err)
-		held = 0
-		err = p.send(ctx, held)
-	}
-	if err != nil {
-		return 0, p.cleanUp(ctx, err)
-	}
-	has, err := p.to.Has(ctx, p.id)
-	if err == nil && !has {
-		err = fault.New(fault.Other, "the engine said that it loaded %s, but has no image %s", p.image.Source, p.id.Short())
-	}
-	if err != nil {
-		return 0, p.cleanUp(ctx, err)
-	}
-	return held, nil
-}
-
-// send feeds the engine one archive with the layers above the lowest held ones.
-// They are fetched ahead of the one being fed, o.Parallel at once.
-func (p *pull) send(ctx context.Context, held int) error {
-	send := image.Distinct(p.diffIDs[held:])
-	stop, cancel := context.WithCancel(ctx)
-	defer cancel()
-	g, gctx := errgroup.WithContext(stop)
-	streams := p.fetch(gctx, g, send)
-	archive := engine.Archive{
-		Config:   p.doc,
-		Manifest: p.manifest(),
-		Open:     func(l image.Descriptor) (io.ReadCloser, error) { return streams[l.Digest], nil },
-	}
-	for _, d := range send {
-		archive.Send = append(archive.Send, image.Descriptor{Digest: d, Size: p.layers[d].Size})
-	}
-	warnRoom(p.o, p.to, 2*total(archive.Send)) // staged, and unpacked
-	body, writer := io.Pipe()
-	g.Go(func() error {
-		err := archive.Write(writer)
-		writer.CloseWithError(err)
-		if err == nil {
-			p.o.Progress.Status(fmt.Sprintf("the engine is unpacking %s", p.image.Source))
+	switch p.to.Kind() {
+	case engine.Containerd:
+		return p.lackingBlobs(ctx)
+	case engine.Podman: // takes all or nothing
+		if has, err := p.to.Has(ctx, p.id); has || err != nil {
+			return nil, err
 		}
-		return err
-	})
-	defer p.o.Progress.Status("")
-	loaded, loadErr := p.to.Load(gctx, body, func(string) {})
-	p.o.Log.Debug("the engine has answered", "loaded", loaded, "error", loadErr)
-	body.CloseWithError(errReaderGone) // an engine may stop listening early
-	if loadErr != nil {
-		cancel()
+		return image.Distinct(p.order), nil
 	}
-	err := g.Wait()
-	if loadErr != nil && (err == nil || fault.Interrupted(err) || errors.Is(err, errReaderGone)) {
-		return loadErr
-	}
-	return err
-}
-
-func total(layers []image.Descriptor) (size int64) {
-	for _, l := range layers {
-		size += l.Size
-	}
-	return size
-}
-
-// fetch opens the layers in order, o.Parallel at once, and returns their
-// streams. Closing a stream makes room for the next layer.
-func (p *pull) fetch(ctx context.Context, g *errgroup.Group, ids []image.DiffID) map[image.DiffID]*stream {
-	streams := make(map[image.DiffID]*stream, len(ids))
-	slots := make(chan struct{}, p.o.Parallel)
-	for _, d := range ids {
-		s := newStream()
-		s.onGone = func() {
-			select {
-			case <-slots:
-			default: // it never got its place
-			}
+	held, below, err := p.to.Held(ctx, p.order)
+	for n := 1; n <= len(p.order) && len(below) > 0; n++ {
+		if id := image.DigestOf(p.stackConfig(n)); slices.Contains(below, id) {
+			p.left = append(p.left, id)
 		}
-		streams[d] = s
 	}
-	g.Go(func() error {
-		for _, d := range ids {
-			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			g.Go(func() error { return p.fetchLayer(ctx, p.layers[d], streams[d]) })
-		}
-		return nil
-	})
-	return streams
+	p.held = held
+	return image.Distinct(p.order[held:]), err
 }
 
-func (p *pull) fetchLayer(ctx context.Context, layer remote.Layer, s *stream) error {
-	bar := p.o.Progress.Layer(layer.DiffID.Short(), layer.Size)
-	tar, err := p.from.Open(ctx, layer)
-	if err != nil {
-		bar.Fail()
-		return s.fill(ctx, failing{err}, bar.Add)
+// has reports whether the engine has the image, whole.
+func (p *pull) has(ctx context.Context) (bool, error) {
+	if p.to.Kind() == engine.Containerd {
+		return p.hasWhole(ctx)
 	}
-	defer tar.Close()
-	if err := s.fill(ctx, tar, bar.Add); err != nil {
-		bar.Fail()
-		return err
-	}
-	bar.Done()
-	return nil
-}
-
-// manifest returns the image's synthesised manifest, which names the archive's
-// content for engines that go by it.
-func (p *pull) manifest() []byte {
-	layers := make([]image.Descriptor, len(p.diffIDs))
-	for i, d := range p.diffIDs {
-		layers[i] = image.Descriptor{Digest: d, Size: p.layers[d].Size}
-	}
-	return image.SynthesizeManifest(p.doc, layers)
+	return p.to.Has(ctx, p.id)
 }
 
 // cleanUp removes from the engine what a failed pull left there, and returns
@@ -269,24 +232,16 @@ func (p *pull) cleanUp(ctx context.Context, err error) error {
 	return err
 }
 
-func (p *pull) result(held int) Result {
+func (p *pull) result(sent []image.Digest) Result {
 	name := p.image.Target.String()
 	if p.image.Target.Tag == "" {
 		name = p.image.Source.String()
 	}
-	r := Result{Image: name, ID: p.id, DryRun: p.o.DryRun, Layers: []LayerResult{}}
-	moved := map[image.DiffID]bool{}
-	for _, d := range p.diffIDs[held:] {
-		moved[d] = true
-	}
-	for _, d := range image.Distinct(p.diffIDs) {
+	r := Result{Image: name, ID: p.id, DryRun: p.o.DryRun, SignedBy: p.signedBy, Layers: []LayerResult{}}
+	for _, d := range image.Distinct(p.order) {
 		l := p.layers[d]
-		r.Layers = append(r.Layers, LayerResult{DiffID: d, Size: l.Size, Stored: l.Stored, Moved: moved[d]})
+		r.Layers = append(r.Layers, LayerResult{Digest: d, Size: l.Size, Stored: l.Stored, Moved: slices.Contains(sent, d)})
 	}
+	r.shareIn(p.planned)
 	return r
 }
-
-// failing is a reader that gives an error alone.
-type failing struct{ err error }
-
-func (f failing) Read([]byte) (int, error) { return 0, f.err }

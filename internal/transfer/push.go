@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,11 +19,25 @@ import (
 type PushImage struct {
 	Source string
 	Target image.Reference
+
+	found *engine.Image // once the engine was asked
 }
 
-// mendings bounds how often a push writes again what vanished from the remote
-// while it ran.
-const mendings = 3
+// Find asks the engine for the images, as Push would: a name that is mistyped can
+// be told before a remote is made for it. Push does not ask for them again.
+func Find(ctx context.Context, from Exporter, images []PushImage) error {
+	for i := range images {
+		if images[i].found != nil {
+			continue
+		}
+		found, err := from.Inspect(ctx, images[i].Source)
+		if err != nil {
+			return err
+		}
+		images[i].found = &found
+	}
+	return nil
+}
 
 // Push moves images from an engine to a remote, in the order given, and tags
 // each as soon as it is complete. Layers that are there already, also through
@@ -32,12 +47,29 @@ const mendings = 3
 func Push(ctx context.Context, from Exporter, to remote.Target, images []PushImage, o Options) ([]Result, error) {
 	o = o.withDefaults()
 	plan := make([]*push, len(images))
+	planned := map[image.Digest]bool{}
+	if err := Find(ctx, from, images); err != nil {
+		return nil, err
+	}
+	if !o.DryRun {
+		var end func(context.Context)
+		to, end = remote.Begin(to, o.Progress.Status)
+		defer end(ctx)
+	}
 	for i, img := range images { // all of them first: fail before anything moves
-		found, err := from.Inspect(ctx, img.Source)
-		if err != nil {
-			return nil, err
+		found := *img.found
+		p := &push{from: from, to: to, o: o, img: found, target: img.Target, tag: to.Tag, planned: planned}
+		if from.Kind() != engine.Containerd { // what that has of an image, blobs tell
+			if err := chosen(found.String(), o).check(found.Platform); err != nil {
+				return nil, err
+			}
 		}
-		plan[i] = &push{from: from, to: to, o: o, img: found, target: img.Target}
+		if o.IfAbsent {
+			if err := p.mayCreate(ctx); err != nil {
+				return nil, err
+			}
+		}
+		plan[i] = p
 	}
 	var results []Result
 	for _, p := range plan {
@@ -57,9 +89,17 @@ type push struct {
 	o      Options
 	img    engine.Image
 	target image.Reference
+	tag    func(context.Context, image.Reference, image.ID) error
 
-	missing remote.Closure
-	layers  map[image.DiffID]*LayerResult
+	closure remote.Closure // all that the image needs there; of blobs once they are known
+	missing remote.Closure // what of it is to be sent
+	layers  map[image.Digest]*LayerResult
+	order   []image.Digest        // of the image's layers, bottom first, each once
+	planned map[image.Digest]bool // layers of dry runs, which images of one call share
+
+	signedBy string
+
+	blobs *blobs // of an engine with the containerd image store, else nil
 }
 
 func (p *push) run(ctx context.Context) (Result, error) {
@@ -67,72 +107,153 @@ func (p *push) run(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	if p.o.DryRun {
-		return p.result(), nil
-	}
-	for attempt := 0; ; attempt++ {
-		if !p.missing.Empty() {
-			if err := p.send(ctx); err != nil {
+		if p.blobs.unknown() {
+			if err := p.exportBlobs(ctx); err != nil {
 				return Result{}, err
 			}
 		}
-		err := p.to.Tag(ctx, p.target, p.img.ID)
-		var incomplete *remote.IncompleteError
-		if err == nil {
-			return p.result(), nil
-		}
-		if !errors.As(err, &incomplete) {
-			return Result{}, err
-		}
-		if attempt == mendings {
-			return Result{}, fault.Wrap(fault.Other, err, "%s keeps vanishing from the remote while it is pushed", p.target).
-				Advise("Something removes it: look for a clean-up job or a sync with deletion.")
-		}
-		p.o.Log.Info("part of the image vanished, writing it again", "image", p.target, "error", err)
-		p.missing = incomplete.Missing
+		return p.result(), nil
 	}
+	if err := deliver(ctx, p, p.o.Log); err != nil {
+		return Result{}, err
+	}
+	return p.result(), nil
+}
+
+// mend plans to write again what vanished from the remote. Of an index the remote
+// may hold manifests of other engines: what they lack is not this push's to give.
+func (p *push) mend(lost remote.Closure) error {
+	if id, foreign := outside(p.closure, lost); foreign {
+		return fault.New(fault.Damaged, "incomplete copy: the remote says that it has another platform of %s, and lacks entry %s of it", p.target, id.Short()).
+			Advise("Copy the remote again, or push the image from an engine that has that platform.")
+	}
+	p.plan(lost)
+	return nil
+}
+
+// needs is all that the image needs.
+func (p *push) needs() remote.Closure { return p.closure }
+
+func (p *push) vanishing(err error) *fault.Error {
+	return fault.Wrap(fault.Other, err, "%s keeps vanishing from the remote while it is pushed", p.target)
+}
+
+// plan notes what is to be sent.
+func (p *push) plan(missing remote.Closure) {
+	if p.blobs != nil {
+		missing.Layers = p.blobs.sources(missing.Layers)
+	}
+	p.missing = missing
+	for _, d := range missing.Layers {
+		p.layers[d] = &LayerResult{Digest: d, Size: -1, Stored: -1, Moved: true}
+	}
+}
+
+// mayCreate makes sure that the tag may be written, and lets run create it.
+func (p *push) mayCreate(ctx context.Context) error {
+	creator, ok := p.to.(remote.TagCreator)
+	if !ok {
+		return fault.New(fault.Refused, "this remote cannot promise that the tag %s is not overwritten", p.target).
+			Advise("Push without --if-absent.")
+	}
+	p.tag = creator.CreateTag
+	return creator.MayCreate(ctx, p.target, p.img.ID, !p.o.DryRun)
 }
 
 // look asks the remote what it lacks.
 func (p *push) look(ctx context.Context) error {
-	distinct := image.Distinct(p.img.DiffIDs)
-	missing, there, err := p.to.Missing(ctx, remote.Closure{Documents: []image.Digest{p.img.ID}, Layers: distinct})
+	p.closure = remote.Closure{Documents: []image.Digest{p.img.ID}, Layers: image.Distinct(p.img.DiffIDs)}
+	p.order = p.closure.Layers
+	p.layers = map[image.Digest]*LayerResult{}
+	if p.from.Kind() == engine.Containerd {
+		if err := p.openBlobs(ctx); err != nil {
+			return err
+		}
+		if p.blobs.unknown() {
+			p.o.Progress.Status("")
+			return nil
+		}
+		p.closure, p.order = p.blobs.closure, p.blobs.layers()
+	}
+	missing, there, err := p.to.Missing(ctx, p.closure)
+	p.o.Progress.Status("")
 	if err != nil {
 		return err
 	}
-	p.missing = missing
-	p.layers = make(map[image.DiffID]*LayerResult, len(distinct))
 	for _, l := range there {
-		p.layers[l.DiffID] = &LayerResult{DiffID: l.DiffID, Size: l.Size, Stored: l.Stored}
-		p.o.Progress.Layer(l.DiffID.Short(), l.Size).Present()
+		p.there(l)
 	}
-	for _, d := range missing.Layers {
-		p.layers[d] = &LayerResult{DiffID: d, Size: -1, Stored: -1, Moved: true}
-	}
+	p.plan(missing)
 	return nil
 }
 
-func (p *push) result() Result {
-	r := Result{Image: p.target.String(), ID: p.img.ID, DryRun: p.o.DryRun, Layers: []LayerResult{}}
-	for _, d := range image.Distinct(p.img.DiffIDs) {
-		r.Layers = append(r.Layers, *p.layers[d])
+// there notes a layer that the remote has. Of one that is there by its diffID
+// too, that is nothing to tell.
+func (p *push) there(l remote.Layer) {
+	if p.layers[l.Digest] != nil || !p.blobs.unknown() && !slices.Contains(p.order, l.Digest) {
+		return
 	}
+	p.layers[l.Digest] = &LayerResult{Digest: l.Digest, Size: l.Size, Stored: l.Stored}
+	p.o.Progress.Layer(l.Digest.Short(), l.Size).Present()
+}
+
+// name tags the image, which is complete. Of an index it first says which
+// manifests are there. A signature comes before the tag: readers find it as soon
+// as they find the tag.
+func (p *push) name(ctx context.Context) error {
+	if p.blobs != nil {
+		if err := p.blobs.hold(ctx, p.to); err != nil {
+			return err
+		}
+	}
+	if p.o.Sign != nil {
+		by, err := p.o.Sign(ctx, p.target, p.img.ID)
+		if err != nil {
+			return err
+		}
+		p.signedBy = by
+	}
+	return p.tag(ctx, p.target, p.img.ID)
+}
+
+func (p *push) result() Result {
+	r := Result{Image: p.target.String(), ID: p.img.ID, DryRun: p.o.DryRun, SignedBy: p.signedBy, Layers: []LayerResult{}}
+	for _, d := range p.order {
+		if l := p.layers[d]; l != nil {
+			r.Layers = append(r.Layers, *l)
+		}
+	}
+	r.shareIn(p.planned)
 	return r
 }
 
-// send reads one export and stores what is missing of it: layers as they come
-// by, documents behind them. It stops reading when it has all.
+// send stores what is missing, from the engine's own store where that can be
+// read, and the rest from an export.
 func (p *push) send(ctx context.Context) error {
-	warnRoom(p.o, p.from, p.img.Size)
-	p.o.Progress.Status(fmt.Sprintf("the engine is exporting %s", p.img))
-	defer p.o.Progress.Status("")
-	g, gctx := errgroup.WithContext(ctx)
-	export := p.from.Export(gctx, p.img)
-	config, err := p.feed(gctx, g, export)
-	// The puts end before the export is closed: they may still wait for its bytes.
-	if putErr := g.Wait(); putErr != nil && (err == nil || fault.Interrupted(err) || errors.Is(err, errReaderGone)) {
-		err = putErr
+	if p.missing.Empty() && !p.blobs.unknown() {
+		return nil
 	}
-	export.Close()
+	if p.blobs != nil {
+		return p.sendBlobs(ctx)
+	}
+	stored, err := p.from.Stored(p.img)
+	if err == nil && stored != nil {
+		err = p.sendStored(ctx, stored)
+	}
+	if err != nil || p.missing.Empty() {
+		return err
+	}
+	return p.sendExport(ctx)
+}
+
+// sendExport reads one export and stores what is missing of it: layers as they
+// come by, documents behind them. It stops reading when it has all.
+func (p *push) sendExport(ctx context.Context) error {
+	var config []byte
+	err := p.export(ctx, func(ctx context.Context, g *errgroup.Group, export *engine.Export) (err error) {
+		config, err = p.feed(ctx, g, export)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -141,6 +262,22 @@ func (p *push) send(ctx context.Context) error {
 	}
 	p.missing = remote.Closure{}
 	return p.to.PutDocument(ctx, config)
+}
+
+// export asks the engine for an export. feed walks through it and starts puts in
+// g, which are waited for.
+func (p *push) export(ctx context.Context, feed func(context.Context, *errgroup.Group, *engine.Export) error) error {
+	warnRoom(p.o, p.from, p.img.Size)
+	p.o.Progress.Status(fmt.Sprintf("the engine is exporting %s", p.img))
+	defer p.o.Progress.Status("")
+	g, gctx := errgroup.WithContext(ctx)
+	export := p.from.Export(gctx, p.img)
+	defer export.Close() // when the puts have ended: they may still wait for its bytes
+	err := feed(gctx, g, export)
+	if putErr := g.Wait(); putErr != nil && (err == nil || fault.Interrupted(err) || errors.Is(err, errReaderGone)) {
+		err = putErr
+	}
+	return err
 }
 
 // feed walks through the export and starts a put for each missing layer. It
@@ -163,7 +300,7 @@ func (p *push) feed(ctx context.Context, g *errgroup.Group, export *engine.Expor
 		}
 		p.o.Progress.Status("")
 		switch {
-		case item.Config:
+		case item.Document:
 			if config, err = image.ReadDocument(item.Body, p.img.ID); err != nil {
 				return nil, p.damaged(err, "config")
 			}
@@ -191,11 +328,12 @@ func (p *push) feed(ctx context.Context, g *errgroup.Group, export *engine.Expor
 // go on when put has returned, and calls done at its end.
 func (p *push) put(ctx context.Context, g *errgroup.Group, item engine.Item, done func()) error {
 	bar := p.o.Progress.Layer(item.Digest.Short(), item.Size)
+	result := p.layers[item.Digest] // here, not in the goroutine: the caller goes on and notes other layers
 	s := newStream()
 	g.Go(func() error {
 		defer done()
 		defer s.Close()
-		stored, err := p.to.PutLayer(ctx, image.Descriptor{Digest: item.Digest, Size: item.Size}, s)
+		stored, err := p.to.PutLayer(ctx, image.Descriptor{MediaType: item.Media, Digest: item.Digest, Size: item.Size}, s)
 		if err != nil {
 			bar.Fail()
 			var wrong *image.MismatchError
@@ -204,8 +342,7 @@ func (p *push) put(ctx context.Context, g *errgroup.Group, item engine.Item, don
 			}
 			return err
 		}
-		result := p.layers[item.Digest]
-		result.Size, result.Stored, result.Moved = stored.Size, stored.Stored, true
+		result.moved(stored)
 		bar.Done()
 		return nil
 	})

@@ -51,6 +51,11 @@ func (s *stream) fill(ctx context.Context, r io.Reader, progress func(int)) (err
 	for {
 		var b []byte
 		select {
+		case <-s.gone: // before what is free: select would choose by chance
+			return errReaderGone
+		default:
+		}
+		select {
 		case b = <-s.free:
 		case <-s.gone:
 			return errReaderGone
@@ -77,10 +82,15 @@ func (s *stream) fill(ctx context.Context, r io.Reader, progress func(int)) (err
 // readFull reads until p is full or r ends, and returns the end as r says it:
 // unlike io.ReadFull it leaves no doubt whether r itself ended unexpectedly.
 func readFull(r io.Reader, p []byte) (n int, err error) {
-	for n < len(p) && err == nil {
+	for empty := 0; n < len(p) && err == nil; {
 		var more int
 		more, err = r.Read(p[n:])
 		n += more
+		if empty++; more > 0 {
+			empty = 0
+		} else if empty == 100 && err == nil {
+			return n, io.ErrNoProgress
+		}
 	}
 	return n, err
 }

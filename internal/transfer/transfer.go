@@ -1,6 +1,6 @@
-// Package transfer moves images between engines and remotes: it finds out what
-// the other side lacks, and moves that and nothing else, in streams of bounded
-// memory, verified on both sides.
+// Package transfer moves images between engines and remotes, and from remote to
+// remote: it finds out what the other side lacks, and moves that and nothing
+// else, in streams of bounded memory, verified on both sides.
 package transfer
 
 import (
@@ -14,25 +14,53 @@ import (
 
 // Exporter is the half of an engine that gives images; *engine.Client is one.
 type Exporter interface {
+	Kind() engine.Kind
 	Inspect(ctx context.Context, name string) (engine.Image, error)
+	Stored(img engine.Image) (*engine.Stored, error)
 	Export(ctx context.Context, img engine.Image) *engine.Export
+}
+
+// Inventory tells what an engine has.
+type Inventory interface {
+	Has(ctx context.Context, id image.ID, manifests ...image.Digest) (bool, error)
+	Held(ctx context.Context, diffIDs []image.DiffID) (held int, below []image.ID, err error)
+	HeldBlobs(ctx context.Context, wanted []image.Digest, read engine.ManifestReader) (held map[image.Digest]bool, err error)
+	Remember(manifests map[image.Digest]*image.Manifest)
 }
 
 // Loader is the half of an engine that takes images; *engine.Client is one.
 type Loader interface {
-	Has(ctx context.Context, id image.ID) (bool, error)
-	Held(ctx context.Context, diffIDs []image.DiffID) (int, error)
-	Load(ctx context.Context, archive io.Reader, unpacking func(string)) ([]image.ID, error)
+	Inventory
+	Kind() engine.Kind
+	Platform() image.Platform
+	Load(ctx context.Context, archive io.Reader) ([]image.ID, error)
 	Tag(ctx context.Context, id image.ID, ref image.Reference) error
 	RemoveUntagged(ctx context.Context, id image.ID) error
 }
 
-// Options of a push or pull.
+// Options of a push, pull or copy.
 type Options struct {
 	Progress Progress // nil tells nobody
 	Log      *slog.Logger
 	DryRun   bool // find out what would move, and change nothing
+	IfAbsent bool // push and copy: refuse to move a tag that names another image
 	Parallel int  // layers on their way at once; 0 means DefaultParallel
+
+	// Of images for several platforms: which one. The zero value means, on a push
+	// or copy, all that the engine or the source has, and on a pull the engine's own.
+	Platform image.Platform
+	// AllPlatforms means, on a push or copy, that one which the engine or the source
+	// lacks is a failure, and on a pull all that the remote has.
+	AllPlatforms bool
+
+	// Sign, on a push, is called with what is about to be tagged, right before the
+	// tag is written, and again where the tag is tried again. Verify, on a pull, is
+	// called with what a name stands for, before anything of it is read or moved,
+	// for all images before the first one moves. Their errors end the transfer. They
+	// return who has signed, for the result. Nil signs and verifies nothing.
+	Sign, Verify func(ctx context.Context, ref image.Reference, id image.ID) (by string, err error)
+
+	piece int64 // see loadPiece, which 0 means
 }
 
 // DefaultParallel is how many layers are on their way at once. Each takes some
@@ -54,18 +82,34 @@ func (o Options) withDefaults() Options {
 
 // Result is what became of one image.
 type Result struct {
-	Image  string        `json:"image"` // as named in the remote (push) or in the engine (pull)
+	Image  string        `json:"image"` // as named in the remote (push), in the engine (pull), in the target (copy)
 	ID     image.ID      `json:"id"`
 	Layers []LayerResult `json:"layers"` // bottom first, each once
 	DryRun bool          `json:"dryRun,omitempty"`
+
+	SignedBy string `json:"signedBy,omitempty"` // what Options.Sign or Verify returned
 }
 
 // LayerResult is what became of one layer.
 type LayerResult struct {
-	DiffID image.DiffID `json:"diffID"`
-	Size   int64        `json:"size"`   // bytes, decoded; -1 where it is not known yet
+	Digest image.Digest `json:"digest"` // its diffID; in a containerd image store, what the manifest calls it
+	Size   int64        `json:"size"`   // bytes that have the digest; -1 where it is not known yet
 	Stored int64        `json:"stored"` // bytes in the remote; -1 where it is not known yet
 	Moved  bool         `json:"moved"`  // it travelled, or would; else the other side has it
+
+	diffID image.DiffID // of a compressed layer that moved: what is in it
+	object string       // of a layer that a copy would move: see objectOf
+}
+
+// shareIn lets a dry run count a layer once that several images of a call share.
+func (r *Result) shareIn(planned map[image.Digest]bool) {
+	if !r.DryRun {
+		return
+	}
+	for i, l := range r.Layers {
+		r.Layers[i].Moved = l.Moved && !planned[l.Digest]
+		planned[l.Digest] = true
+	}
 }
 
 // Moved returns how many layers travelled, and their bytes, decoded and as stored.

@@ -14,6 +14,7 @@ const (
 
 // lines writes for a log: every line stays, so there are few.
 type lines struct {
+	verb    string // see Options.Verb
 	out     strings.Builder
 	present []string // names of layers already there, not yet written
 	named   int      // how many of those got a line
@@ -125,6 +126,10 @@ func (l *lines) report(now time.Time, bars []*bar) {
 	}
 	l.settle()
 	rate := int64(max(float64(sum.raw-l.raw)/passed.Seconds(), 0))
-	l.printf("moved %s, %d of %d layers, %s/s", sum.bytes(), sum.done, sum.layers(), human(rate))
+	if l.verb != "" {
+		l.printf("%s %s, %s/s", l.verb, sum.bytes(), human(rate))
+	} else {
+		l.printf("moved %s, %d of %d layers, %s/s", sum.bytes(), sum.done, sum.layers(), human(rate))
+	}
 	l.at, l.raw = now, sum.raw
 }

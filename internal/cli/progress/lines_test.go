@@ -117,3 +117,23 @@ func TestLinesFoldPresent(t *testing.T) {
 }
 
 func repeat(s string, n int) string { return string(bytes.Repeat([]byte(s), n)) }
+
+// TestVerb is about what moves no layers, and shows many things as one bar.
+func TestVerb(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		d := New(&out, Options{Bars: Never, Verb: "verified"})
+		bar := d.Layer("layers", 300*mb)
+		for range 210 { // 21 s at 10 MB/s: two reports
+			bar.Add(mb)
+			pause(interval)
+		}
+		bar.Done()
+		d.Close()
+		expect(t, "lines", out.String(), `
+verified 100MB of 300MB, 10MB/s
+verified 200MB of 300MB, 10MB/s
+layers: done 300MB
+`)
+	})
+}

@@ -36,6 +36,10 @@ type Options struct {
 	Bars  Choice // lines that are redrawn. Auto: on a terminal, unless TERM is dumb or unset
 	Color Choice // Auto: unless NO_COLOR is set. Bars only
 
+	// Verb is what a log says of bytes that went by; empty means "moved", with the
+	// number of layers: otherwise a bar is of many.
+	Verb string
+
 	size func() (width, height int) // of the terminal; nil asks it
 }
 
@@ -102,7 +106,9 @@ func New(w io.Writer, o Options) *Display {
 		color := o.Color == Always || o.Color == Auto && os.Getenv("NO_COLOR") == ""
 		d.view = newTerminal(time.Now(), o.size, color)
 	default:
-		d.view = newLines(time.Now())
+		l := newLines(time.Now())
+		l.verb = o.Verb
+		d.view = l
 	}
 	go d.run()
 	return d

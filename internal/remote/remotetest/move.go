@@ -15,10 +15,12 @@ import (
 // mendings is as in package transfer.
 const mendings = 3
 
-// Push makes the calls that a push makes, one after the other: Missing,
+// Push makes the calls that a push makes, one after the other: Begin, Missing,
 // PutLayer for each layer that is missing, PutDocument, Tag; and again what
 // Tag says has vanished. It returns what was missing at first.
 func Push(ctx context.Context, to remote.Target, ref image.Reference, img Image) (remote.Closure, error) {
+	to, end := remote.Begin(to, nil)
+	defer end(ctx)
 	first, _, err := to.Missing(ctx, img.Closure())
 	if err != nil {
 		return first, err
@@ -46,8 +48,8 @@ func Put(ctx context.Context, to remote.Target, img Image, missing remote.Closur
 		if err != nil {
 			return err
 		}
-		if stored.DiffID != id || stored.Size != int64(len(tar)) {
-			return fmt.Errorf("layer %s of %d bytes was stored as %s of %d bytes", id, len(tar), stored.DiffID, stored.Size)
+		if stored.Digest != id || stored.Size != int64(len(tar)) {
+			return fmt.Errorf("layer %s of %d bytes was stored as %s of %d bytes", id, len(tar), stored.Digest, stored.Size)
 		}
 	}
 	for _, id := range missing.Documents {
@@ -67,35 +69,38 @@ func Pull(ctx context.Context, from remote.Source, ref image.Reference) (Image, 
 	if err != nil {
 		return Image{}, err
 	}
-	doc, err := from.Document(ctx, id)
+	tree, err := remote.ReadTree(ctx, from, id, nil)
 	if err != nil {
 		return Image{}, err
 	}
-	if sha256.Sum256(doc) != id {
-		return Image{}, fmt.Errorf("the document %s came with other bytes", id)
+	ids, docs := tree.Documents()
+	for i, doc := range docs {
+		if sha256.Sum256(doc) != ids[i] {
+			return Image{}, fmt.Errorf("the document %s came with other bytes", ids[i])
+		}
 	}
-	config, err := image.ParseConfig(doc)
-	if err != nil {
-		return Image{}, err
+	config := tree.Image()
+	if config == nil {
+		return Image{}, fmt.Errorf("%s is %s, and no image", id, tree.Kind)
 	}
-	layers, err := from.Layers(ctx, config.DiffIDs)
+	layers, err := remote.Layers(ctx, from, config.DiffIDs)
 	if err != nil {
 		return Image{}, err
 	}
 	if len(layers) != len(config.DiffIDs) {
 		return Image{}, fmt.Errorf("%d layers came for %d diffIDs", len(layers), len(config.DiffIDs))
 	}
-	img := Image{ID: id, Config: doc}
+	img := Image{ID: ids[0], Config: docs[0]} // the config, which is named by others
 	for i, l := range layers {
-		if l.DiffID != config.DiffIDs[i] {
-			return Image{}, fmt.Errorf("layer %d is %s, not %s", i, l.DiffID, config.DiffIDs[i])
+		if l.Digest != config.DiffIDs[i] {
+			return Image{}, fmt.Errorf("layer %d is %s, not %s", i, l.Digest, config.DiffIDs[i])
 		}
 		tar, err := Read(ctx, from, l)
 		if err != nil {
 			return Image{}, err
 		}
-		if sha256.Sum256(tar) != l.DiffID || int64(len(tar)) != l.Size {
-			return Image{}, fmt.Errorf("the layer %s of %d bytes came with %d other bytes", l.DiffID, l.Size, len(tar))
+		if sha256.Sum256(tar) != l.Digest || int64(len(tar)) != l.Size {
+			return Image{}, fmt.Errorf("the layer %s of %d bytes came with %d other bytes", l.Digest, l.Size, len(tar))
 		}
 		img.Layers = append(img.Layers, tar)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
 )
 
 func (s *suite) roundTrip() {
@@ -24,13 +25,13 @@ func (s *suite) roundTrip() {
 	// Layers keeps the order asked for.
 	ids := img.DiffIDs()
 	slices.Reverse(ids)
-	layers, err := s.B.Layers(s.ctx(), append(ids, ids[0]))
+	layers, err := remote.Layers(s.ctx(), s.B, append(ids, ids[0]))
 	if err != nil {
 		s.Fatal(err)
 	}
 	for i, l := range layers {
 		want := append(ids, ids[0])[i]
-		if l.DiffID != want || l.Size != int64(len(img.Layer(want))) || l.Object == "" {
+		if l.Digest != want || l.Size != int64(len(img.Layer(want))) || l.Object == "" {
 			s.Errorf("layer %d: %+v, want %s of %d bytes", i, l, want, len(img.Layer(want)))
 		}
 	}
@@ -202,10 +203,10 @@ func (s *suite) notFound() {
 	if _, err := s.B.Document(s.ctx(), id); !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), id.Hex()) {
 		s.Errorf("a document that is not there: %v, want a damaged fault that names it", err)
 	}
-	if _, err := s.B.Layers(s.ctx(), []image.DiffID{img.DiffIDs()[0], id}); !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), id.Hex()) {
+	if _, err := remote.Layers(s.ctx(), s.B, []image.DiffID{img.DiffIDs()[0], id}); !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), id.Hex()) {
 		s.Errorf("a layer that is not there: %v, want a damaged fault that names it", err)
 	}
-	if layers, err := s.B.Layers(s.ctx(), nil); err != nil || len(layers) != 0 {
+	if layers, err := remote.Layers(s.ctx(), s.B, nil); err != nil || len(layers) != 0 {
 		s.Errorf("no layers: %v, %v", layers, err)
 	}
 }

@@ -59,6 +59,8 @@ func Run(t *testing.T, h Harness) {
 		{"names", (*suite).names},
 		{"conflicts", (*suite).conflicts},
 		{"references", (*suite).references},
+		{"look", (*suite).look},
+		{"tag versions", (*suite).tagVersions},
 		{"not found", (*suite).notFound},
 		{"tag moves", (*suite).tagMoves},
 		{"wrong layers", (*suite).wrongLayers},
@@ -151,9 +153,9 @@ func (s *suite) lacks(img Image, want remote.Closure) {
 		}
 		have := map[image.DiffID]bool{}
 		for _, l := range there {
-			have[l.DiffID] = true
-			if tar := img.Layer(l.DiffID); l.Size != int64(len(tar)) || l.Stored < 0 {
-				s.Errorf("layer %s is there with %d bytes, %d stored; it has %d", l.DiffID.Short(), l.Size, l.Stored, len(tar))
+			have[l.Digest] = true
+			if tar := img.Layer(l.Digest); l.Size != int64(len(tar)) || l.Stored < 0 {
+				s.Errorf("layer %s is there with %d bytes, %d stored; it has %d", l.Digest.Short(), l.Size, l.Stored, len(tar))
 			}
 		}
 		for _, id := range img.Closure().Layers {
@@ -179,11 +181,11 @@ func (s *suite) tags(repository string, want ...string) {
 	s.Helper()
 	for i, from := range s.both() {
 		got := []string{}
-		for ref, err := range from.References(s.ctx(), repository) {
+		for tag, err := range from.References(s.ctx(), repository) {
 			if err != nil {
 				s.Fatalf("references of %q by side %d: %v", repository, i, err)
 			}
-			got = append(got, ref.String())
+			got = append(got, tag.Reference.String())
 		}
 		slices.Sort(got)
 		if diff := cmp.Diff(slices.Sorted(slices.Values(append([]string{}, want...))), got, cmp.Transformer("nil", func(l []string) []string { return append([]string{}, l...) })); diff != "" {

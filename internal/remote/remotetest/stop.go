@@ -20,7 +20,7 @@ func (s *suite) cancelled() {
 	if err := Put(s.ctx(), s.A, img, half); err != nil {
 		s.Fatal(err)
 	}
-	layers, err := s.A.Layers(s.ctx(), old.DiffIDs())
+	layers, err := remote.Layers(s.ctx(), s.A, old.DiffIDs())
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -33,8 +33,8 @@ func (s *suite) cancelled() {
 		"Resolve, digest":   func() error { _, err := s.A.Resolve(ended, Ref(s.T, "app@"+old.ID.String())); return err },
 		"Resolve, absent":   func() error { _, err := s.A.Resolve(ended, Ref(s.T, "nothing:1")); return err },
 		"Document":          func() error { _, err := s.A.Document(ended, old.ID); return err },
-		"Layers":            func() error { _, err := s.A.Layers(ended, old.DiffIDs()); return err },
-		"Layers, none":      func() error { _, err := s.A.Layers(ended, nil); return err },
+		"Layers":            func() error { _, err := remote.Layers(ended, s.A, old.DiffIDs()); return err },
+		"Layers, none":      func() error { _, err := remote.Layers(ended, s.A, nil); return err },
 		"Open":              func() error { _, err := Read(ended, s.A, layers[0]); return err },
 		"Missing":           func() error { _, _, err := s.A.Missing(ended, img.Closure()); return err },
 		"Missing, of none":  func() error { _, _, err := s.A.Missing(ended, remote.Closure{}); return err },
@@ -93,7 +93,7 @@ func (s *suite) cancelledInLayer() {
 	}
 
 	s.push(s.A, "app:1", img)
-	layers, err := s.B.Layers(s.ctx(), img.DiffIDs())
+	layers, err := remote.Layers(s.ctx(), s.B, img.DiffIDs())
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func (s *suite) damagedLayer() {
 		tar := Noise("right", size)
 		img := NewImage(s.T, "app", tar, FileLayer(s.T, "above", "above"))
 		s.push(s.A, "app:1", img)
-		layers, err := s.B.Layers(s.ctx(), img.DiffIDs())
+		layers, err := remote.Layers(s.ctx(), s.B, img.DiffIDs())
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -196,7 +196,7 @@ type onlyWriter struct{ io.Writer }
 func (s *suite) earlyClose() {
 	img := NewImage(s.T, "app", Noise("large", s.Large), FileLayer(s.T, "small", "small"))
 	s.push(s.A, "app:1", img)
-	layers, err := s.B.Layers(s.ctx(), img.DiffIDs())
+	layers, err := remote.Layers(s.ctx(), s.B, img.DiffIDs())
 	if err != nil {
 		s.Fatal(err)
 	}

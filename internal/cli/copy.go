@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/repo"
+	"github.com/dogestry/dogestry/internal/transfer"
+)
+
+func (a *app) copyCommand() *cobra.Command {
+	var as string
+	var o transfer.CopyOptions
+	c := &cobra.Command{
+		Use:     "copy [flags] SRC DST {IMAGE[:TAG]... | --all [REPOSITORY]...}",
+		Aliases: []string{"cp"},
+		Short:   "Copy images from one remote to another, without an engine",
+		Long: `Copy images from one remote to another, without an engine. Only layers that DST
+lacks are moved, in the bytes in which SRC keeps them, and verified on the way;
+a tag is written once its image is there in full, and names the same image ID as
+at SRC. An interrupted copy leaves whole layers, and the same command goes on
+from there.
+
+As elsewhere, an image without a tag is the one tagged latest. --all copies every
+tag of SRC, or of the repositories that are named, and goes on where an image is
+damaged (exit code 6). --delete makes a mirror of it: when all is copied, tags of
+these repositories that SRC does not have are removed from DST. It removes
+nothing but tags.`,
+		Example: `  dogestry copy /srv/images s3://bucket/images myapp:20131211 worker:7
+  dogestry copy s3://bucket/images ./images myapp:20131211 --as myapp:live
+  dogestry copy s3://bucket/images s3://other/images --all
+  dogestry copy /srv/images /mnt/backup --all --delete team/web team/worker`,
+		Args: cobra.MinimumNArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.From, o.To = args[0], args[1]
+			if err := checkCopyFlags(c, o, args[2:]); err != nil {
+				return err
+			}
+			var images []transfer.CopyImage
+			var err error
+			if o.All {
+				o.Repositories, err = parseRepositories(args[2:])
+			} else {
+				images, err = copyImages(args[2:], as)
+			}
+			if err != nil {
+				return err
+			}
+			return a.copy(c.Context(), images, o)
+		},
+	}
+	a.moveFlags(c, &o.Options)
+	f := c.Flags()
+	f.Var((*platformValue)(&o.Platform), "platform", "of an image for several, this `OS/ARCH[/VARIANT]` (default: all that SRC has)")
+	f.BoolVar(&o.AllPlatforms, "all-platforms", false, "of an image for several, fail where SRC lacks one")
+	f.StringVar(&as, "as", "", "store the one image under this `NAME[:TAG]`")
+	f.BoolVar(&o.IfAbsent, "if-absent", false, "refuse to move a tag that names another image already")
+	f.BoolVar(&o.All, "all", false, "copy all tags of SRC, or of the repositories named")
+	f.BoolVar(&o.Delete, "delete", false, "with --all: then remove tags from DST that SRC does not have")
+	f.BoolVar(&o.Yes, "yes", false, "with --delete: also where SRC has no tags at all")
+	return c
+}
+
+func (a *app) copy(ctx context.Context, images []transfer.CopyImage, o transfer.CopyOptions) error {
+	for _, name := range []string{o.From, o.To} {
+		if err := checkRemote(name); err != nil {
+			return err
+		}
+	}
+	if samePlace(o.From, o.To) {
+		return fault.New(fault.Usage, "%s and %s are the same remote", o.From, o.To)
+	}
+	display, hide := a.show()
+	defer hide()
+	o.Progress, o.Log = display, a.log()
+	display.Status("reading " + o.From)
+	start := time.Now()
+	from, err := a.openOneWay(ctx, o.From, toRead)
+	if err != nil {
+		return err
+	}
+	if o.All { // before DST is made: nothing is, for a name that is mistyped
+		images, err = transfer.AllOf(ctx, from, o)
+	} else {
+		err = transfer.Resolve(ctx, from, images)
+	}
+	if err != nil {
+		return err
+	}
+	mode := toWrite
+	if o.DryRun {
+		mode = toPlan
+	}
+	to, err := a.openOneWay(ctx, o.To, mode)
+	if err != nil {
+		return err
+	}
+	display.Status("asking what " + o.To + " has already")
+	done, err := transfer.Copy(ctx, from, to, images, o)
+	hide()
+	return a.printCopied(copied{CopyOptions: o, Copied: done, took: time.Since(start), err: err})
+}
+
+// openOneWay opens a remote that is only read or only written: the limit for the
+// other way is not its.
+func (a *app) openOneWay(ctx context.Context, name string, mode access) (*repo.Repo, error) {
+	up, down := a.uploadLimit, a.downloadLimit
+	defer func() { a.uploadLimit, a.downloadLimit = up, down }()
+	if mode == toRead {
+		a.uploadLimit = 0
+	} else {
+		a.downloadLimit = 0
+	}
+	return a.openRemote(ctx, name, mode, codec.LZ4)
+}

@@ -1,0 +1,193 @@
+package layerstore
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/vbatts/tar-split/tar/storage"
+)
+
+// entries is a tar-split: what a layer's tar has between the contents of its
+// files, and which files (github.com/vbatts/tar-split). The library's own reader
+// keeps the names of all files, to refuse one that comes twice; here the layer's
+// digest does that.
+type entries struct {
+	lines *bufio.Scanner
+	file  *os.File
+	gzip  *gzip.Reader
+}
+
+// maxEntry bounds one entry, in bytes: the headers between two files, in base64. Old
+// engines also put all zeros behind the last file into one, and those may be many.
+const maxEntry = 16 << 20
+
+func openEntries(path string) (*entries, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	z, err := gzip.NewReader(bufio.NewReaderSize(f, 64<<10))
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	e := &entries{lines: bufio.NewScanner(z), file: f, gzip: z}
+	e.lines.Buffer(nil, maxEntry)
+	return e, nil
+}
+
+// Next returns the next entry, io.EOF behind the last.
+func (e *entries) Next() (*storage.Entry, error) {
+	if !e.lines.Scan() {
+		if err := e.lines.Err(); err != nil {
+			return nil, fmt.Errorf("%s: %w", e.file.Name(), err)
+		}
+		return nil, io.EOF
+	}
+	var entry storage.Entry
+	if err := json.Unmarshal(e.lines.Bytes(), &entry); err != nil {
+		return nil, fmt.Errorf("%s: %w", e.file.Name(), err)
+	}
+	return &entry, nil
+}
+
+func (e *entries) Close() error { return errors.Join(e.gzip.Close(), e.file.Close()) }
+
+// measure returns how many bytes the tar of a tar-split has.
+func measure(ctx context.Context, path string) (size int64, err error) {
+	e, err := openEntries(path)
+	if err != nil {
+		return 0, err
+	}
+	defer e.Close()
+	for {
+		entry, err := e.Next()
+		if err == io.EOF {
+			return size, nil
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return 0, err
+		}
+		switch entry.Type {
+		case storage.SegmentType:
+			size += int64(len(entry.Payload))
+		case storage.FileType:
+			size += entry.Size
+		}
+		if entry.Size < 0 || size < 0 {
+			return 0, fmt.Errorf("%s has an impossible size", path)
+		}
+	}
+}
+
+// reader puts a layer's tar together again.
+type reader struct {
+	ctx     context.Context
+	entries *entries
+	files   *os.Root // what is opened stays inside, whatever a layer names it
+
+	segment []byte   // what is left of the current segment
+	file    *os.File // the current file, nil where there is none, and
+	left    int64    // what is left of it
+	err     error
+}
+
+// Read implements io.Reader.
+func (r *reader) Read(p []byte) (n int, err error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	for n == 0 && len(p) > 0 {
+		switch {
+		case r.err != nil:
+			return 0, r.err
+		case len(r.segment) > 0:
+			n = copy(p, r.segment)
+			r.segment = r.segment[n:]
+		case r.file != nil:
+			n = r.readFile(p)
+		default:
+			r.next()
+		}
+	}
+	return n, nil
+}
+
+// readFile reads from the current file, and closes it behind its last byte.
+func (r *reader) readFile(p []byte) int {
+	n, err := r.file.Read(p[:min(int64(len(p)), r.left)])
+	r.left -= int64(n)
+	if err == io.EOF && r.left > 0 {
+		err = fmt.Errorf("%s is shorter than it was: %w", r.file.Name(), io.ErrUnexpectedEOF)
+	}
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	if r.left == 0 || r.err != nil {
+		r.file.Close()
+		r.file = nil
+	}
+	return n
+}
+
+func (r *reader) next() {
+	entry, err := r.entries.Next()
+	if err != nil {
+		r.err = err
+		return
+	}
+	switch entry.Type {
+	case storage.SegmentType:
+		r.segment = entry.Payload
+	case storage.FileType:
+		if entry.Size > 0 {
+			r.file, r.err = r.open(entry.GetName())
+			r.left = entry.Size
+		}
+	default:
+		r.err = fmt.Errorf("a tar-split has an entry of the type %d", entry.Type)
+	}
+}
+
+// open opens a file of the layer. A name that leads out of it, a device or a
+// FIFO is an error: a layer may be made to look so.
+func (r *reader) open(name string) (*os.File, error) {
+	name = strings.TrimLeft(name, "/")
+	f, err := r.files.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = &fs.PathError{Op: "read", Path: name, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Close implements io.Closer.
+func (r *reader) Close() error {
+	if r.file != nil {
+		r.file.Close()
+		r.file = nil
+	}
+	if r.err == nil {
+		r.err = fs.ErrClosed
+	}
+	return errors.Join(r.entries.Close(), r.files.Close())
+}

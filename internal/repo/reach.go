@@ -1,0 +1,337 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/storage"
+)
+
+// reach finds out which entries the roots need: tags, and what registries know
+// besides. It can be run again, and then reads only what may have changed.
+type reach struct {
+	repo    *Repo
+	aliases bool // there are blobs among what may be deleted: then aliases are followed
+
+	mu     sync.Mutex
+	marked map[image.Digest]bool // reached by roots
+	spared map[image.Digest]bool // by leases
+	// What another look need not follow: images whose need cannot change, and tags
+	// of them by their keys, with their versions. A manifest may be marked as held
+	// in an index, and an alias may be written, behind the first look.
+	fixed map[image.ID]bool
+	seen  map[string]string
+}
+
+func newReach(r *Repo) *reach {
+	return &reach{
+		repo: r, marked: map[image.Digest]bool{}, spared: map[image.Digest]bool{},
+		fixed: map[image.ID]bool{}, seen: map[string]string{},
+	}
+}
+
+// roots marks what all roots reach, and returns how many there are. Its error says
+// which root needs what cannot be read: nothing may be deleted then.
+func (m *reach) roots(ctx context.Context) (n int, err error) {
+	tags, err := m.each(ctx, repositoryPrefix, m.tag)
+	if err != nil {
+		return 0, err
+	}
+	digests, err := m.each(ctx, digestsPrefix, m.member)
+	if err != nil {
+		return 0, err
+	}
+	// A referrer lives while its subject does, and may be another one's subject.
+	for before := -1; before != m.count(); {
+		before = m.count()
+		n, err := m.each(ctx, referrersPrefix, m.referrer)
+		if err != nil {
+			return 0, err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	return tags + digests, nil
+}
+
+func (m *reach) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.marked)
+}
+
+// each calls follow for every object under prefix, several at once.
+func (m *reach) each(ctx context.Context, prefix string, follow func(context.Context, storage.Info) error) (n int, err error) {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(lookups)
+	for info, err := range m.repo.store.List(ctx, prefix) {
+		if err != nil {
+			return 0, errors.Join(m.repo.failure(err, "cannot list %s", m.repo.name), g.Wait())
+		}
+		if gctx.Err() != nil {
+			break
+		}
+		n++
+		g.Go(func() error { return follow(gctx, info) })
+	}
+	if err := g.Wait(); err != nil {
+		return 0, err
+	}
+	return n, ctx.Err()
+}
+
+// tag follows an object under repositories/. One that no tag's key is counts too,
+// if it names an image: it costs little to keep.
+func (m *reach) tag(ctx context.Context, info storage.Info) error {
+	v := version(info)
+	m.mu.Lock()
+	known, ok := m.seen[info.Key]
+	m.mu.Unlock()
+	if ok && v != "" && known == v {
+		return nil
+	}
+	content, err := m.repo.small(ctx, info.Key)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil // removed since it was listed
+	}
+	if err != nil {
+		return m.repo.failure(err, "cannot read %s in %s", info.Key, m.repo.name)
+	}
+	ref, isTag := parseTagKey(info.Key)
+	id, err := parseID(content)
+	switch {
+	case err != nil && !isTag:
+		return nil
+	case err != nil:
+		return fault.Wrap(fault.Damaged, err, "the tag %s in %s is damaged", ref, m.repo.name).
+			Advise("Push the image again, or remove the tag.")
+	}
+	if err := m.follow(ctx, id); err != nil {
+		return m.needed(err, strings.TrimPrefix(info.Key, repositoryPrefix))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fixed[id] {
+		m.seen[info.Key] = v
+	}
+	return nil
+}
+
+// member follows digests/<repository>/<hex>.
+func (m *reach) member(ctx context.Context, info storage.Info) error {
+	id, err := image.ParseHex(info.Key[strings.LastIndexByte(info.Key, '/')+1:])
+	if err != nil {
+		return nil // nobody's
+	}
+	return m.needed(m.follow(ctx, id), info.Key)
+}
+
+// referrer follows referrers/<repository>/<subject hex>/<hex>.
+func (m *reach) referrer(ctx context.Context, info storage.Info) error {
+	parts := strings.Split(info.Key, "/")
+	if len(parts) < 4 {
+		return nil
+	}
+	subject, err := image.ParseHex(parts[len(parts)-2])
+	if err != nil {
+		return nil
+	}
+	m.mu.Lock()
+	lives := m.marked[subject]
+	m.mu.Unlock()
+	if !lives {
+		return nil
+	}
+	return m.member(ctx, info)
+}
+
+// needed says which root needs what cannot be read.
+func (m *reach) needed(err error, root string) error {
+	var incomplete *remote.IncompleteError
+	switch {
+	case err == nil, fault.Interrupted(err):
+		return err
+	case errors.As(err, &incomplete):
+		return fault.Wrap(fault.Damaged, err, "%s in %s needs what is not there", root, m.repo.name).
+			Advise("Push the image again, or remove the tag; until then nothing is deleted.")
+	}
+	return fmt.Errorf("%s in %s: %w", root, m.repo.name, err)
+}
+
+// follow marks an image and what it needs, as far as that is there.
+func (m *reach) follow(ctx context.Context, id image.ID) error {
+	m.mu.Lock()
+	fixed := m.fixed[id]
+	m.mu.Unlock()
+	if fixed {
+		return nil
+	}
+	tree, err := m.repo.tree(ctx, id)
+	if err != nil {
+		return err
+	}
+	docs, _ := tree.Documents()
+	m.mark(docs...)
+	for _, l := range tree.Layers() {
+		m.mark(l.Digest)
+	}
+	fixed = tree.Kind != image.IndexKind
+	for _, t := range manifestsAndConfig(tree) {
+		plain, err := m.config(ctx, t)
+		if err != nil {
+			return err
+		}
+		fixed = fixed && plain
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fixed[id] = fixed
+	return nil
+}
+
+// manifestsAndConfig returns the parts of an image that have one config each.
+func manifestsAndConfig(t *image.Tree) []*image.Tree {
+	if t.Kind == image.IndexKind {
+		return t.Children
+	}
+	return []*image.Tree{t}
+}
+
+// config marks what a config leads to: its synthesised manifest, and its layers
+// by their diffIDs, which aliases may have elsewhere. plain says that none has.
+func (m *reach) config(ctx context.Context, t *image.Tree) (plain bool, err error) {
+	config := t.Image()
+	if config == nil {
+		return true, nil // of something else than an image
+	}
+	id := t.ID
+	if t.Kind == image.ManifestKind {
+		id = t.Children[0].ID
+	}
+	pointer, err := m.repo.small(ctx, entryKey(id, entryManifest))
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+	case err != nil:
+		return false, m.repo.failure(err, "cannot read %s", m.repo.name)
+	default:
+		if manifest, err := parseID(pointer); err == nil { // one that is damaged is written again by the next push
+			m.mark(manifest)
+		}
+	}
+	for _, d := range image.Distinct(config.DiffIDs) {
+		m.mark(d)
+		if !m.aliases {
+			continue
+		}
+		blob, err := m.repo.aliasOf(ctx, d)
+		if err != nil {
+			return false, err
+		}
+		if !blob.IsZero() {
+			m.mark(blob)
+		}
+	}
+	return !m.aliases, nil
+}
+
+// aliasOf returns the blob that an alias names, zero where there is none.
+func (r *Repo) aliasOf(ctx context.Context, id image.DiffID) (image.Digest, error) {
+	meta, err := r.metadata(ctx, id)
+	var torn *tornError
+	if errors.As(err, &torn) { // not there by its diffID, or not whole
+		return image.Digest{}, nil
+	}
+	return meta.Blob, r.failure(err, "cannot read %s", r.name)
+}
+
+// leased spares the ids of leases, and what they reach as far as it is there: a
+// push relies on what it has asked for, and others may have let that name more.
+func (m *reach) leased(ctx context.Context, ids map[image.Digest]bool) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(lookups)
+	for id := range ids {
+		g.Go(func() error { return m.spare(gctx, id) })
+	}
+	return g.Wait()
+}
+
+// spare spares an id and what it reaches.
+func (m *reach) spare(ctx context.Context, id image.Digest) error {
+	m.mu.Lock()
+	known := m.spared[id]
+	m.spared[id] = true
+	m.mu.Unlock()
+	if known {
+		return nil
+	}
+	next, err := m.repo.names(ctx, id)
+	if err != nil {
+		return err
+	}
+	for _, n := range next {
+		if err := m.spare(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names returns the entries that an entry names: of a document what it needs as
+// far as the remote says that it is here, of an alias its blob.
+func (r *Repo) names(ctx context.Context, id image.Digest) (ids []image.Digest, err error) {
+	doc, err := r.document(ctx, id)
+	var torn *tornError
+	if errors.As(err, &torn) {
+		blob, err := r.aliasOf(ctx, id)
+		if blob.IsZero() || err != nil {
+			return nil, err
+		}
+		return []image.Digest{blob}, nil
+	}
+	if err != nil {
+		return nil, r.failure(err, "cannot read %s", r.name)
+	}
+	switch kind, _ := image.KindOf(doc); kind {
+	case image.IndexKind:
+		return r.Held(ctx, id)
+	case image.ManifestKind:
+		m, err := image.ParseManifest(doc)
+		if err != nil {
+			return nil, nil //nolint:nilerr // nothing that could be tagged
+		}
+		ids = append(ids, m.Config.Digest)
+		for _, l := range m.Layers {
+			ids = append(ids, l.Digest)
+		}
+		return ids, nil
+	case image.ConfigKind:
+		if pointer, err := r.small(ctx, entryKey(id, entryManifest)); err == nil {
+			if manifest, err := parseID(pointer); err == nil {
+				ids = append(ids, manifest)
+			}
+		}
+		c, err := image.ParseConfig(doc)
+		if err != nil {
+			return ids, nil //nolint:nilerr // nothing that could be tagged
+		}
+		return append(ids, c.DiffIDs...), nil
+	}
+	return nil, nil
+}
+
+func (m *reach) mark(ids ...image.Digest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range ids {
+		m.marked[id] = true
+	}
+}

@@ -1,0 +1,523 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/enginetest"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/remote/remotetest"
+	"github.com/dogestry/dogestry/internal/storage"
+	"github.com/dogestry/dogestry/internal/storage/mem"
+	"github.com/dogestry/dogestry/internal/storage/storagetest"
+)
+
+// TestCopyAll: the target of a copy of all has the very objects that the source
+// has, and a second copy writes nothing and reads no layer.
+func TestCopyAll(t *testing.T) {
+	from := newStock(t)
+	source, target := &logbook{Store: from.store}, &logbook{Store: mem.New()}
+	for round, moves := range []int{11, 0} {
+		source.gets, target.puts = nil, nil
+		done, err := copyAll(t, remoteOn(t, source, codec.None), remoteOn(t, target, codec.None), CopyOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(done.Images) != 6 || len(done.Failed) != 0 {
+			t.Errorf("round %d: %d images, %d failed", round, len(done.Images), len(done.Failed))
+		}
+		if n := movedIn(done.Images); n != moves {
+			t.Errorf("round %d: %d layers moved, want %d", round, n, moves)
+		}
+		if n := len(layerKeys(source.gets)); n != moves {
+			t.Errorf("round %d: %d layers were read, want %d", round, n, moves)
+		}
+		written := slices.DeleteFunc(target.puts, func(key string) bool { return strings.HasPrefix(key, "run/leases/") })
+		if moves == 0 && len(written) > 0 {
+			t.Errorf("%q was written again", written)
+		}
+		sameObjects(t, objects(t, from.store), objects(t, target))
+	}
+	for name, img := range from.classic {
+		got, err := remotetest.Pull(t.Context(), remoteOn(t, target, codec.None), reference(t, name))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if diff := img.Diff(got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+// TestCopyOne: each image alone, with all that it needs, under its own name and under another.
+func TestCopyOne(t *testing.T) {
+	from := newStock(t)
+	for _, name := range tagsOf(t, from) {
+		to := &logbook{Store: mem.New()}
+		images := append(copies(t, name), CopyImage{reference(t, name), reference(t, "other/name:now")})
+		done, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), images, CopyOptions{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		id, err := from.Resolve(t.Context(), reference(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done.Images[0].ID != id || done.Images[1].ID != id || done.Images[1].Image != "other/name:now" {
+			t.Errorf("%s is %s and %s, want %s", name, done.Images[0].ID, done.Images[1].ID, id)
+		}
+		if n, _, _ := done.Images[1].Moved(); n > 0 {
+			t.Errorf("%s: %d layers moved twice", name, n)
+		}
+		inOrder(t, name, to.puts[:slices.Index(to.puts, "repositories/"+strings.Replace(name, ":", "/", 1))+1], objects(t, to))
+		all := objects(t, from.store)
+		for key, content := range objects(t, to) {
+			if !strings.HasPrefix(key, "repositories/") && all[key] != content {
+				t.Errorf("%s: %s is %.80q, want %.80q", name, key, content, all[key])
+			}
+		}
+		// Whole: it can be copied on.
+		if _, err := Copy(t.Context(), remoteOn(t, to, codec.LZ4), remoteOn(t, mem.New(), codec.LZ4), copies(t, name), CopyOptions{}); err != nil {
+			t.Errorf("%s cannot be copied on: %v", name, err)
+		}
+	}
+}
+
+// inOrder proves that layers came first, then documents, marks, and the tag.
+func inOrder(t *testing.T, name string, puts []string, objects map[string]string) {
+	t.Helper()
+	const document, mark, tag = 1, 2, 3
+	stage := 0
+	for _, key := range puts {
+		now := stage
+		switch entry, file, _ := strings.Cut(strings.TrimPrefix(key, "images/"), "/"); {
+		case strings.HasPrefix(key, "repositories/"):
+			now = tag
+		case strings.HasPrefix(file, "held-"):
+			now = mark
+		case file == "json" && image.DigestOf([]byte(objects[key])).Hex() == entry:
+			now = document
+		case len(layerKeys([]string{key})) > 0, file == "json":
+			now = 0
+		}
+		if now < stage {
+			t.Errorf("%s: %s was written late: %q", name, key, puts)
+		}
+		stage = now
+	}
+	if stage != tag {
+		t.Errorf("%s: the tag was not last: %q", name, puts)
+	}
+}
+
+// TestCopyDecoded: a target, or a source, that knows nothing of stored bytes gets
+// the layers all the same.
+func TestCopyDecoded(t *testing.T) {
+	from := newStock(t)
+	for what, sides := range map[string]func(r remote.Remote) (remote.Source, remote.Target){
+		"target": func(r remote.Remote) (remote.Source, remote.Target) { return from, plainTarget{r, r.(remote.Holder)} },
+		"source": func(r remote.Remote) (remote.Source, remote.Target) { return plainSource{from, from}, r },
+	} {
+		to := mem.New()
+		r := remoteOn(t, to, codec.None)
+		src, dst := sides(r)
+		if _, err := copyAll(t, src, dst, CopyOptions{}); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		for name, img := range from.classic {
+			got, err := remotetest.Pull(t.Context(), r, reference(t, name))
+			if err != nil || img.Diff(got) != "" {
+				t.Errorf("%s, %s: %v, %s", what, name, err, img.Diff(got))
+			}
+		}
+		if got, want := tagsOf(t, r), tagsOf(t, from); !slices.Equal(got, want) {
+			t.Errorf("%s: tags %q, want %q", what, got, want)
+		}
+		if encoded := slices.DeleteFunc(layerKeys(slices.Collect(maps.Keys(objects(t, to)))), func(k string) bool { return !strings.Contains(k, "layer.tar.") }); len(encoded) > 0 {
+			t.Errorf("%s: %q was stored as it came", what, encoded)
+		}
+	}
+}
+
+type plainTarget struct {
+	remote.Target
+	remote.Holder
+}
+
+type plainSource struct {
+	remote.Source
+	remote.Holder
+}
+
+// TestCopyPlatforms: of an index all that the source has, or what was asked for.
+func TestCopyPlatforms(t *testing.T) {
+	from := newStock(t)
+	id, err := from.Resolve(t.Context(), reference(t, multi))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		what string
+		o    Options
+		held int // manifests at the target
+		kind fault.Kind
+	}{
+		{what: "all", held: 3},
+		{what: "arm64", o: Options{Platform: image.Platform{OS: "linux", Architecture: "arm64"}}, held: 1},
+		{what: "amd64", o: Options{Platform: image.Platform{OS: "linux", Architecture: "amd64"}}, held: 2}, // and what attests it
+		{what: "one that the source lacks", o: Options{Platform: image.Platform{OS: "linux", Architecture: "riscv64"}}, kind: fault.NotFound},
+		{what: "all that there are", o: Options{AllPlatforms: true}, kind: fault.NotFound},
+	} {
+		to := mem.New()
+		r := remoteOn(t, to, codec.LZ4)
+		_, err := Copy(t.Context(), from, r, copies(t, multi), CopyOptions{Options: test.o, From: "src", To: "dst"})
+		if test.kind != 0 {
+			if !fault.Is(err, test.kind) || fault.AdviceOf(err) == "" || len(objects(t, to)) > 0 {
+				t.Errorf("%s: %v, %d objects", test.what, err, len(objects(t, to)))
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", test.what, err)
+			continue
+		}
+		held, err := r.Held(t.Context(), id)
+		if err != nil || len(held) != test.held {
+			t.Errorf("%s: %d manifests, %v, want %d", test.what, len(held), err, test.held)
+		}
+		if got, err := r.Resolve(t.Context(), reference(t, multi)); err != nil || got != id {
+			t.Errorf("%s: the tag names %s, %v", test.what, got, err)
+		}
+		// What is there already stays, and the rest comes.
+		if _, err := Copy(t.Context(), from, r, copies(t, multi), CopyOptions{}); err != nil {
+			t.Errorf("%s, and then all: %v", test.what, err)
+		}
+		if held, err := r.Held(t.Context(), id); err != nil || len(held) != 3 {
+			t.Errorf("%s, and then all: %d manifests, %v", test.what, len(held), err)
+		}
+	}
+	arm := Options{Platform: image.Platform{OS: "linux", Architecture: "arm64"}}
+	if _, err := Copy(t.Context(), from, remoteOn(t, mem.New(), codec.LZ4), copies(t, "app:1"), CopyOptions{Options: arm}); !fault.Is(err, fault.NotFound) {
+		t.Errorf("an image of one platform: %v", err)
+	}
+}
+
+// TestCopyIfAbsent: tags do not move, and nothing else does.
+func TestCopyIfAbsent(t *testing.T) {
+	from := newStock(t)
+	to := mem.New()
+	r := remoteOn(t, to, codec.LZ4)
+	if _, err := Copy(t.Context(), from, r, []CopyImage{{reference(t, "app:2"), reference(t, "app:1")}}, CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	before := objects(t, to)
+	absent := CopyOptions{Options: Options{IfAbsent: true}}
+	if _, err := Copy(t.Context(), from, r, copies(t, "team/app:1", "app:1"), absent); !fault.Is(err, fault.Refused) {
+		t.Errorf("app:1 names another image: %v", err)
+	}
+	sameObjects(t, before, objects(t, to))
+	done, err := copyAll(t, from, r, absent)
+	if !fault.Is(err, fault.Partial) || len(done.Failed) != 1 || done.Failed[0].Image.String() != "app:1" || !fault.Is(done.Failed[0].Err, fault.Refused) {
+		t.Errorf("all: %v, %+v", err, done.Failed)
+	}
+	if got := objects(t, to)["repositories/app/1"]; got != before["repositories/app/1"] {
+		t.Errorf("app:1 names %s", got)
+	}
+	if _, err := Copy(t.Context(), from, r, copies(t, "app:2"), absent); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	// A tag that comes while the layers are on their way stays.
+	racing := &logbook{Store: mem.New()}
+	inner := remoteOn(t, racing.Store, codec.LZ4)
+	racing.beforePut = func(key string) error {
+		if len(layerKeys([]string{key})) == 0 {
+			return nil
+		}
+		_, err := remotetest.Push(t.Context(), inner, reference(t, "app:1"), from.classic["app:2"])
+		return err
+	}
+	if _, err := Copy(t.Context(), from, remoteOn(t, creating{racing}, codec.LZ4), copies(t, "app:1"), absent); !fault.Is(err, fault.Refused) {
+		t.Errorf("a tag that came meanwhile: %v", err)
+	}
+	if id, err := inner.Resolve(t.Context(), reference(t, "app:1")); err != nil || id != from.classic["app:2"].ID {
+		t.Errorf("app:1 names %s, %v", id, err)
+	}
+	if _, err := Copy(t.Context(), from, plainTarget{r, r}, copies(t, "app:2"), absent); !fault.Is(err, fault.Refused) {
+		t.Errorf("a target that cannot promise it: %v", err)
+	}
+}
+
+// creating is a logbook on a store that can create.
+type creating struct{ *logbook }
+
+func (c creating) Create(ctx context.Context, key string, body io.Reader) error {
+	return c.Store.(storage.Creator).Create(ctx, key, body)
+}
+
+// TestCopyDryRun says what would move, and changes nothing.
+func TestCopyDryRun(t *testing.T) {
+	from := newStock(t)
+	to := &logbook{Store: mem.New()}
+	r := remoteOn(t, to, codec.LZ4)
+	source := &logbook{Store: from.store}
+	dry := CopyOptions{Options: Options{DryRun: true}}
+	done, err := copyAll(t, remoteOn(t, source, codec.LZ4), r, dry)
+	if err != nil || movedIn(done.Images) != 11 {
+		t.Errorf("%d layers would move, %v", movedIn(done.Images), err)
+	}
+	for _, img := range done.Images {
+		for _, l := range img.Layers {
+			if l.Size < 0 || l.Stored <= 0 || !img.DryRun {
+				t.Errorf("%s: %+v", img.Image, l)
+			}
+		}
+	}
+	if len(to.puts) > 0 || len(layerKeys(source.gets)) > 0 {
+		t.Errorf("written: %q, read: %q", to.puts, layerKeys(source.gets))
+	}
+	if _, err := Copy(t.Context(), from, r, copies(t, "app:1", "app:2"), CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	done, err = Copy(t.Context(), from, r, copies(t, "app:1", "team/app:1"), dry)
+	if err != nil || movedIn(done.Images) != 1 {
+		t.Errorf("%d layers would move, %v", movedIn(done.Images), err)
+	}
+}
+
+// TestCopyAtOnce: copies of the same, as it were by other processes, and with other ones that push.
+func TestCopyAtOnce(t *testing.T) {
+	from := newStock(t)
+	for range 5 {
+		to := mem.New()
+		var wg sync.WaitGroup
+		for i := range 6 {
+			wg.Go(func() {
+				if i == 5 {
+					for name, img := range from.classic {
+						if _, err := remotetest.Push(t.Context(), remoteOn(t, to, codec.Zstd), reference(t, name), img); err != nil {
+							t.Errorf("push %s: %v", name, err)
+						}
+					}
+					return
+				}
+				if _, err := copyAll(t, from, remoteOn(t, to, codec.LZ4), CopyOptions{}); err != nil {
+					t.Errorf("copy %d: %v", i, err)
+				}
+			})
+		}
+		wg.Wait()
+		r := remoteOn(t, to, codec.LZ4)
+		for name, img := range from.classic {
+			got, err := remotetest.Pull(t.Context(), r, reference(t, name))
+			if err != nil || img.Diff(got) != "" {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := copyAll(t, r, remoteOn(t, mem.New(), codec.LZ4), CopyOptions{}); err != nil {
+			t.Errorf("it cannot be copied on: %v", err)
+		}
+	}
+}
+
+// TestCopyMispacked: a compressed layer that is not what the config says is found
+// out, and the image gets no tag.
+func TestCopyMispacked(t *testing.T) {
+	from := newStock(t)
+	var l enginetest.Layout
+	right, wrong := layered("x", "right"), layered("x", "wrong")
+	blob := l.Image(wrong, enginetest.Gzip)
+	manifest := strings.ReplaceAll(string(l.Blob(blob.Digest)), image.DigestOf(wrong.Config()).Hex(), image.DigestOf(right.Config()).Hex())
+	id := image.DigestOf([]byte(manifest))
+	from.node(t, &l, blob, "wrong:1")
+	// The other way into a repository: the diffID is there as a layer of its own.
+	from.push(t, from, "right:1", remotetest.NewImage(t, "right", right.Layers()[0].Bytes()))
+	for _, doc := range [][]byte{right.Config(), []byte(manifest)} {
+		if err := from.PutDocument(t.Context(), doc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := from.Tag(t.Context(), reference(t, "mixed:1"), id); err != nil {
+		t.Fatal(err)
+	}
+	to := remoteOn(t, mem.New(), codec.LZ4)
+	_, err := Copy(t.Context(), from, to, copies(t, "mixed:1"), CopyOptions{})
+	if !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), "mixed:1") {
+		t.Errorf("got %v", err)
+	}
+	if tags := tagsOf(t, to); len(tags) > 0 {
+		t.Errorf("tags %q", tags)
+	}
+}
+
+// TestCopyTakesOver: an image that fails while it moves a layer which another one
+// waits for does not take that with it.
+func TestCopyTakesOver(t *testing.T) {
+	from := newStock(t)
+	shared := remotetest.FileLayer(t, "shared", "shared")
+	broken := remotetest.FileLayer(t, "broken", "broken")
+	from.push(t, from, "a:1", remotetest.NewImage(t, "a", shared, broken))
+	from.push(t, from, "b:1", remotetest.NewImage(t, "b", shared))
+	key := "images/" + image.DigestOf(broken).Hex() + "/layer.tar.lz4"
+	write(t, from.store, key, flipped(content(t, from.store, key), 20))
+	source := &holding{
+		Store: from.store, held: make(chan struct{}),
+		key: "images/" + image.DigestOf(shared).Hex() + "/layer.tar.lz4", later: "images/" + from.classic["b:1"].ID.Hex() + "/json",
+	}
+	to := remoteOn(t, mem.New(), codec.LZ4)
+	done, err := copyAll(t, remoteOn(t, source, codec.LZ4), to, CopyOptions{Repositories: []string{"a", "b"}})
+	if !fault.Is(err, fault.Partial) || len(done.Failed) != 1 || done.Failed[0].Image.String() != "a:1" {
+		t.Errorf("%v, %+v", err, done.Failed)
+	}
+	if got, err := remotetest.Pull(t.Context(), to, reference(t, "b:1")); err != nil || from.classic["b:1"].Diff(got) != "" {
+		t.Errorf("b:1: %v", err)
+	}
+}
+
+// holding is a store in which the first reading of an object lasts until its
+// context ends, and one of another object until the first has begun.
+type holding struct {
+	storage.Store
+	key, later string
+
+	once sync.Once
+	held chan struct{}
+}
+
+func (h *holding) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	switch key {
+	case h.later:
+		<-h.held
+	case h.key:
+		first := false
+		h.once.Do(func() { close(h.held); first = true })
+		if first {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+	}
+	return h.Store.Get(ctx, key, offset, length)
+}
+
+// TestCopyMoved: a tag that moves while it is copied gives the old image or the
+// new one, also where the old one goes away.
+func TestCopyMoved(t *testing.T) {
+	from := newStock(t)
+	to := mem.New()
+	new := from.classic["app:2"]
+	source := &movingSource{stock: from, after: func() {
+		if err := from.Tag(t.Context(), reference(t, "app:1"), new.ID); err != nil {
+			t.Error(err)
+		}
+		own := from.classic["app:1"].DiffIDs()[1]
+		if err := from.store.Delete(t.Context(), "images/"+own.Hex()+"/json"); err != nil {
+			t.Error(err)
+		}
+	}}
+	done, err := Copy(t.Context(), source, remoteOn(t, to, codec.LZ4), copies(t, "app:1"), CopyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done.Images[0].ID != new.ID {
+		t.Errorf("copied %s, want %s", done.Images[0].ID, new.ID)
+	}
+	got, err := remotetest.Pull(t.Context(), remoteOn(t, to, codec.LZ4), reference(t, "app:1"))
+	if err != nil || new.Diff(got) != "" {
+		t.Errorf("%v, %s", err, new.Diff(got))
+	}
+}
+
+// movingSource lets something happen once after documents were read.
+type movingSource struct {
+	*stock
+	once  sync.Once
+	after func()
+}
+
+func (m *movingSource) Look(ctx context.Context, c remote.Closure, known map[image.Digest]remote.Layer) (*remote.Found, error) {
+	m.once.Do(m.after)
+	return m.stock.Look(ctx, c, known)
+}
+
+// TestCopyReplaced: a layer that another pusher replaces while it is read is read again.
+func TestCopyReplaced(t *testing.T) {
+	from := newStock(t)
+	source := &replacing{Store: from.store, left: 2}
+	to := mem.New()
+	if _, err := copyAll(t, remoteOn(t, source, codec.LZ4), remoteOn(t, to, codec.LZ4), CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if source.left != 0 {
+		t.Errorf("%d of the replacements did not happen", source.left)
+	}
+	sameObjects(t, objects(t, from.store), objects(t, to))
+	endless := &replacing{Store: from.store, left: 1 << 20}
+	if _, err := Copy(t.Context(), remoteOn(t, endless, codec.LZ4), remoteOn(t, mem.New(), codec.LZ4), copies(t, "app:1"), CopyOptions{}); !errors.Is(err, remote.ErrReplaced) {
+		t.Errorf("replaced for ever: %v", err)
+	}
+}
+
+// replacing is a store whose layers are replaced while they are read, some times.
+type replacing struct {
+	storage.Store
+	mu   sync.Mutex
+	left int
+}
+
+func (r *replacing) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	body, err := r.Store.Get(ctx, key, offset, length)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil || len(layerKeys([]string{key})) == 0 || r.left == 0 {
+		return body, err
+	}
+	r.left--
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(io.LimitReader(body, 10), failing{fmt.Errorf("%s: %w", key, storage.ErrChanged)}), body}, nil
+}
+
+// TestCopySignatures: the signatures of an image come before its tag, and under another name not at all.
+func TestCopySignatures(t *testing.T) {
+	from, to := remoteOn(t, mem.New(), codec.LZ4), storagetest.NewFaulty(mem.New())
+	img := remotetest.NewImage(t, "app", remotetest.FileLayer(t, "base", "base"))
+	ref := reference(t, "app:1")
+	if _, err := remotetest.Push(t.Context(), from, ref, img); err != nil {
+		t.Fatal(err)
+	}
+	const key = "0123456789abcdef"
+	if err := from.PutSignature(t.Context(), ref, img.ID, key, []byte("signed")); err != nil {
+		t.Fatal(err)
+	}
+	other := reference(t, "app:2")
+	if _, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), []CopyImage{{ref, ref}, {ref, other}}, CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	signature, tag := -1, -1
+	for i, line := range to.Log() {
+		switch {
+		case strings.Contains(line, "put signatures/app/1@"):
+			signature = i
+		case strings.Contains(line, "put signatures/"):
+			t.Errorf("under another name: %s", line)
+		case strings.Contains(line, "put repositories/app/1"):
+			tag = i
+		}
+	}
+	if signature < 0 || signature > tag {
+		t.Errorf("the signature is written as operation %d, the tag as %d:\n%s", signature, tag, strings.Join(to.Log(), "\n"))
+	}
+	if got, err := remoteOn(t, to, codec.LZ4).Signature(t.Context(), ref, img.ID, key); err != nil || string(got) != "signed" {
+		t.Errorf("%q, error %v", got, err)
+	}
+}

@@ -1,0 +1,327 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+)
+
+// copying is one image on its way from remote to remote.
+type copying struct {
+	*copier
+	image CopyImage
+	tag   func(context.Context, image.Reference, image.ID) error
+
+	id      image.ID // what the tag names at the source
+	tree    *image.Tree
+	packed  map[image.DiffID]image.Descriptor // layers by their diffIDs, where manifests have them compressed
+	media   map[image.Digest]string           // media types of layers
+	order   []image.Digest                    // of the layers, bottom first, each once
+	closure remote.Closure                    // all that the image needs at the target
+
+	missing remote.Closure                // what of it is to be sent
+	again   bool                          // it was there, and has vanished
+	results map[image.Digest]*LayerResult // of the layers
+	sent    map[image.Digest]remote.Layer // layers that came to the target, also for another image
+}
+
+// find asks the source what the tag names.
+func (p *copying) find(ctx context.Context) (err error) {
+	p.id, err = p.from.Resolve(ctx, p.image.Source)
+	return err
+}
+
+// read reads what the image is made of, and makes sure that it may be copied.
+func (p *copying) read(ctx context.Context) (err error) {
+	if err := p.readTree(ctx); err != nil {
+		return err
+	}
+	p.packed, err = p.tree.Packed()
+	if err == nil {
+		p.closure, err = remote.ClosureOf(p.tree)
+	}
+	if err != nil {
+		return p.noImage(err)
+	}
+	p.order, p.media = nil, map[image.Digest]string{}
+	for _, l := range p.tree.Layers() {
+		p.order = append(p.order, l.Digest)
+		p.media[l.Digest] = l.MediaType
+	}
+	p.results, p.sent, p.again = map[image.Digest]*LayerResult{}, map[image.Digest]remote.Layer{}, false
+	return p.mayTag(ctx)
+}
+
+func (p *copying) noImage(err error) error {
+	return fault.Wrap(fault.Other, err, "%s is not an image that this version can copy", p.image.Source)
+}
+
+// readTree reads the documents: of an index those of all that the source has, or
+// that are asked for.
+func (p *copying) readTree(ctx context.Context) (err error) {
+	c := chosen(p.image.Source.String(), p.o.Options)
+	c.attested = true
+	p.tree, err = remote.ReadTree(ctx, p.from, p.id, func(held []image.Child) ([]image.Digest, error) {
+		if len(held) == 0 {
+			return nil, fault.New(fault.Damaged, "incomplete copy: none of its platforms is in %s", p.o.From).
+				Advise("Push the image there again.")
+		}
+		return c.pick(held)
+	})
+	var wrong *image.TreeError
+	switch {
+	case errors.As(err, &wrong):
+		return p.noImage(err)
+	case err != nil:
+		return named(p.image.Source, err)
+	}
+	if config := p.tree.Image(); config != nil {
+		return c.check(config.Platform)
+	}
+	if p.o.AllPlatforms && p.tree.Kind == image.IndexKind {
+		return p.checkPlatforms()
+	}
+	return nil
+}
+
+// checkPlatforms makes sure that the source has all manifests of the index.
+func (p *copying) checkPlatforms() error {
+	for _, m := range p.tree.Index.Manifests {
+		if !slices.ContainsFunc(p.tree.Children, func(t *image.Tree) bool { return t.ID == m.Digest }) {
+			return fault.New(fault.NotFound, "%s has not all platforms of %s: it lacks %s, %s", p.o.From, p.image.Source, m.Platform, m.Digest.Short()).
+				Advise("Push the others there first, or leave --all-platforms out.")
+		}
+	}
+	return nil
+}
+
+// mayTag finds out how the tag is to be written, and whether it may be.
+func (p *copying) mayTag(ctx context.Context) error {
+	p.tag = p.to.Tag
+	if !p.o.IfAbsent {
+		return nil
+	}
+	creator, ok := p.to.(remote.TagCreator)
+	if !ok {
+		return fault.New(fault.Refused, "%s cannot promise that the tag %s is not overwritten", p.o.To, p.image.Target).
+			Advise("Copy without --if-absent.")
+	}
+	p.tag = creator.CreateTag
+	try := !p.o.DryRun && p.tried.CompareAndSwap(false, true) // once is enough
+	return creator.MayCreate(ctx, p.image.Target, p.id, try)
+}
+
+// run copies the image. Where the source turns out not to have it whole, because
+// its tag has moved on meanwhile and the old image is gone, it copies the new one.
+func (p *copying) run(ctx context.Context) (Result, error) {
+	for attempt := 0; ; attempt++ {
+		result, err := p.move(ctx)
+		if !fault.Is(err, fault.Damaged) || attempt == mendings {
+			return result, err
+		}
+		was := p.id
+		if later := p.find(ctx); later != nil || p.id == was {
+			return result, err
+		}
+		p.o.Log.Info("the tag has moved, copying what it names now", "image", p.image.Source, "was", was, "error", err)
+		if err := p.read(ctx); err != nil {
+			return Result{}, err
+		}
+	}
+}
+
+// move sends what the target lacks, and tags the image.
+func (p *copying) move(ctx context.Context) (Result, error) {
+	missing, there, err := p.to.Missing(ctx, p.closure)
+	p.o.Progress.Status("")
+	if err != nil {
+		return Result{}, err
+	}
+	for _, l := range there {
+		if slices.Contains(p.order, l.Digest) {
+			p.results[l.Digest] = &LayerResult{Digest: l.Digest, Size: l.Size, Stored: l.Stored}
+			p.present(l)
+		}
+	}
+	p.plan(missing)
+	if p.o.DryRun {
+		err = p.send(ctx)
+	} else {
+		err = deliver(ctx, p, p.o.Log)
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	return p.result(), nil
+}
+
+// plan notes what is to be sent: of a layer that is missing by its diffID, what
+// the image has it compressed in.
+func (p *copying) plan(missing remote.Closure) {
+	for i, d := range missing.Layers {
+		if packed, ok := p.packed[d]; ok && !slices.Contains(p.order, d) {
+			missing.Layers[i] = packed.Digest
+		}
+	}
+	missing.Layers = image.Distinct(missing.Layers)
+	p.missing = missing
+}
+
+// mend plans to write again what vanished. Of an index the target may hold
+// manifests that are not part of this copy: what they lack is not for it to give.
+func (p *copying) mend(lost remote.Closure) error {
+	if id, foreign := outside(p.closure, lost); foreign {
+		return fault.New(fault.Damaged, "incomplete copy: %s says that it has another platform of %s, and lacks entry %s of it", p.o.To, p.image.Target, id.Short()).
+			Advise("Copy that platform too, from a remote that has it, or push the image from an engine that does.")
+	}
+	p.again = true
+	p.plan(lost)
+	return nil
+}
+
+// needs is all that the image needs.
+func (p *copying) needs() remote.Closure { return p.closure }
+
+func (p *copying) vanishing(err error) *fault.Error {
+	return fault.Wrap(fault.Other, err, "%s keeps vanishing from %s while it is copied", p.image.Target, p.o.To)
+}
+
+// send moves what is missing: layers, then documents, those first that others name.
+func (p *copying) send(ctx context.Context) error {
+	if err := p.sendLayers(ctx); err != nil || p.o.DryRun {
+		return err
+	}
+	ids, docs := p.tree.Documents()
+	for i, id := range ids {
+		if slices.Contains(p.missing.Documents, id) {
+			if err := p.to.PutDocument(ctx, docs[i]); err != nil {
+				return err
+			}
+		}
+	}
+	p.missing = remote.Closure{}
+	return p.checkPacked()
+}
+
+// sendLayers looks the missing layers up at the source, and moves them.
+func (p *copying) sendLayers(ctx context.Context) error {
+	if len(p.missing.Layers) == 0 {
+		return ctx.Err()
+	}
+	layers, err := remote.Layers(ctx, p.from, p.missing.Layers)
+	if err != nil {
+		return named(p.image.Source, err)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(p.o.Parallel)
+	moved, own := make([]remote.Layer, len(layers)), make([]bool, len(layers))
+	for i, l := range layers {
+		if p.o.DryRun {
+			p.results[l.Digest] = &LayerResult{Digest: l.Digest, Size: l.Size, Stored: l.Stored, Moved: true, object: objectOf(l)}
+			continue
+		}
+		if gctx.Err() != nil {
+			break
+		}
+		g.Go(func() (err error) {
+			moved[i], own[i], err = p.carry(gctx, l, p.media[l.Digest], p.again)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return named(p.image.Source, err)
+	}
+	if err := ctx.Err(); err != nil || p.o.DryRun {
+		return err
+	}
+	for i, l := range layers {
+		p.sent[l.Digest] = moved[i]
+		r := &LayerResult{Digest: l.Digest, Size: l.Size, Stored: moved[i].Stored, Moved: own[i]}
+		if was := p.results[l.Digest]; was != nil && was.Moved {
+			r.Moved = true
+		}
+		p.results[l.Digest] = r
+	}
+	return nil
+}
+
+// checkPacked makes sure that the compressed layers which were moved are what the
+// image's configs say: the target has found out what is in them.
+func (p *copying) checkPacked() error {
+	for id, packed := range p.packed {
+		if l, ok := p.sent[packed.Digest]; ok && l.Tar != id {
+			return fault.New(fault.Damaged, "layer %s of %s is not the %s that its config says", packed.Digest.Short(), p.image.Source, id.Short()).
+				Advise("No engine could unpack it: build the image again.")
+		}
+	}
+	return nil
+}
+
+// name tags the image, which is complete. Of an index it first says which
+// manifests are there.
+func (p *copying) name(ctx context.Context) error {
+	if holder, ok := p.to.(remote.Holder); ok && p.tree.Kind == image.IndexKind {
+		var ids []image.Digest
+		for _, child := range p.tree.Children {
+			ids = append(ids, child.ID)
+		}
+		if err := holder.Hold(ctx, p.id, ids); err != nil {
+			return err
+		}
+	}
+	if err := p.signatures(ctx); err != nil {
+		return err
+	}
+	return p.tag(ctx, p.image.Target, p.id)
+}
+
+// signatures copies those of the tag, before it: a reader that verifies never finds
+// it without one. Under another name they would prove nothing.
+func (p *copying) signatures(ctx context.Context) error {
+	from, gives := p.from.(remote.Signatures)
+	to, takes := p.to.(remote.Signatures)
+	if ref := p.image.Source; !gives || !takes || ref.Tag == "" || ref.Tag != p.image.Target.Tag || ref.Repository != p.image.Target.Repository {
+		return nil
+	}
+	for s, err := range from.Signed(ctx, p.image.Target, p.id) {
+		if err != nil {
+			return err
+		}
+		content, err := from.Signature(ctx, p.image.Target, s.Image, s.Key)
+		if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Damaged) {
+			continue // nobody takes it for one
+		}
+		if err == nil {
+			err = to.PutSignature(ctx, p.image.Target, s.Image, s.Key, content)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (p *copying) result() Result {
+	r := Result{Image: p.image.Target.String(), ID: p.id, DryRun: p.o.DryRun, Layers: []LayerResult{}}
+	for _, d := range p.order {
+		if l := p.results[d]; l != nil {
+			r.Layers = append(r.Layers, *l)
+		}
+	}
+	return r
+}
+
+// named says which image a failure is about.
+func named(ref image.Reference, err error) error {
+	if fault.Interrupted(err) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", ref, err)
+}

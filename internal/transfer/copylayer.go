@@ -1,0 +1,180 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+)
+
+// flight is a layer on its way, for all images of a copy that need it.
+type flight struct {
+	digest image.Digest
+	done   chan struct{} // closed at its end; what follows is to be read then
+
+	layer  remote.Layer // as the target has it
+	stored bool         // it went in the bytes in which the source keeps it
+	err    error
+}
+
+func (f *flight) ended() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// brings reports whether a flight that has ended tells what becomes of a layer.
+// Bytes that went as they are stored bring all that is in them, a blob and the
+// layer that is compressed in it; else it is another layer's affair.
+func (f *flight) brings(id image.Digest) bool {
+	return f.digest == id || f.err == nil && f.stored
+}
+
+// objectOf is what two layers have in common that are the same bytes at the
+// source, such as a blob and the layer that is compressed in it.
+func objectOf(l remote.Layer) string {
+	if l.Object == "" {
+		return l.Digest.String()
+	}
+	return l.Object
+}
+
+// carry moves a layer, unless another image of this copy has moved it or is just
+// moving it: then it waits for that, and own is false. What is there no more is
+// moved again.
+func (c *copier) carry(ctx context.Context, l remote.Layer, media string, again bool) (moved remote.Layer, own bool, err error) {
+	object := objectOf(l)
+	for {
+		c.mu.Lock()
+		f := c.flights[object]
+		if f == nil || f.ended() && (again || fault.Interrupted(f.err)) {
+			f = &flight{digest: l.Digest, done: make(chan struct{})}
+			c.flights[object] = f
+			c.mu.Unlock()
+			f.layer, f.stored, f.err = c.moveLayer(ctx, l, media)
+			close(f.done)
+			return f.layer, true, f.err
+		}
+		c.mu.Unlock()
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return remote.Layer{}, false, ctx.Err()
+		}
+		switch {
+		case ctx.Err() != nil:
+			return remote.Layer{}, false, ctx.Err()
+		case fault.Interrupted(f.err): // the other image's copy has failed, and so ended this
+		case f.brings(l.Digest):
+			return f.layer, false, f.err
+		default:
+			object = l.Digest.String()
+		}
+	}
+}
+
+// rereadings bounds how often one layer is begun again because it was replaced at
+// the source while it was read.
+const rereadings = 3
+
+// moveLayer moves a layer once one of the places for layers on their way is free.
+func (c *copier) moveLayer(ctx context.Context, l remote.Layer, media string) (moved remote.Layer, stored bool, err error) {
+	select {
+	case c.slots <- struct{}{}:
+	case <-ctx.Done():
+		return remote.Layer{}, false, ctx.Err()
+	}
+	defer func() { <-c.slots }()
+	bar := c.o.Progress.Layer(l.Digest.Short(), l.Stored)
+	for attempt := 0; ; attempt++ {
+		moved, stored, err = c.moveOnce(ctx, l, media, bar)
+		if err == nil {
+			bar.Done()
+			return moved, stored, nil
+		}
+		if errors.Is(err, remote.ErrReplaced) && attempt < rereadings && ctx.Err() == nil {
+			c.o.Log.Debug("layer was replaced while it was read, reading it again", "layer", l.Digest)
+			var found []remote.Layer
+			if found, err = remote.Layers(ctx, c.from, []image.Digest{l.Digest}); err == nil {
+				l = found[0]
+				continue
+			}
+		}
+		bar.Fail()
+		return remote.Layer{}, false, err
+	}
+}
+
+// moveOnce moves a layer in the bytes in which the source keeps it, or, where
+// that is not possible, decoded.
+func (c *copier) moveOnce(ctx context.Context, l remote.Layer, media string, bar Bar) (moved remote.Layer, stored bool, err error) {
+	as := image.Descriptor{MediaType: media, Digest: l.Digest, Size: l.Size}
+	source, gives := c.from.(remote.StoredSource)
+	target, takes := c.to.(remote.StoredTarget)
+	if gives && takes {
+		moved, err = moveStored(ctx, source, target, l, as, bar)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return moved, true, err
+		}
+		c.o.Log.Debug("layer is stored anew", "layer", l.Digest, "why", err)
+	}
+	decoded, err := c.from.Open(ctx, l)
+	if err != nil {
+		return remote.Layer{}, false, err
+	}
+	defer decoded.Close()
+	body := &watched{r: decoded, progress: bar.Add}
+	moved, err = c.to.PutLayer(ctx, as, body)
+	return moved, false, blame(ctx, body, err)
+}
+
+// moveStored moves a layer as it is stored.
+func moveStored(ctx context.Context, from remote.StoredSource, to remote.StoredTarget, l remote.Layer, as image.Descriptor, bar Bar) (remote.Layer, error) {
+	stored, err := from.OpenStored(ctx, l)
+	if err != nil {
+		return remote.Layer{}, err
+	}
+	defer stored.Body.Close()
+	body := &watched{r: stored.Body, progress: bar.Add}
+	stored.Body = struct {
+		io.Reader
+		io.Closer
+	}{body, stored.Body}
+	moved, err := to.PutStored(ctx, as, stored)
+	var wrong *remote.StoredError
+	if err = blame(ctx, body, err); errors.As(err, &wrong) {
+		err = from.Damage(l, wrong.Cause)
+	}
+	return moved, err
+}
+
+// blame returns the true reason of a target's error: the end of ctx, or what the
+// source failed with.
+func blame(ctx context.Context, body *watched, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case body.err != nil:
+		return body.err
+	}
+	return err
+}
+
+// present tells of a layer that the target has, once in a copy.
+func (c *copier) present(l remote.Layer) {
+	c.mu.Lock()
+	told := c.told[l.Digest]
+	c.told[l.Digest] = true
+	c.mu.Unlock()
+	if !told {
+		c.o.Progress.Layer(l.Digest.Short(), l.Stored).Present()
+	}
+}
