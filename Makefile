@@ -5,6 +5,9 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 
+# Says which engines the tests run on: go test keeps to itself what passing tests print.
+LIST_ENGINES = go test -count=1 -run '^TestKindsOnThisMachine$$' -v ./internal/enginetest | { grep '^engine ' || true; }
+
 .PHONY: build
 build: ## build bin/dogestry, static
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/dogestry/dogestry/internal/cli.Version=$(VERSION)" -o bin/dogestry ./cmd/dogestry
@@ -18,16 +21,23 @@ demo: ## the whole journey on a small real image
 .PHONY: test
 test: ## unit tests, suites, scripts, the journey on a real engine
 	script/bootstrap test
-	go test -timeout 20m ./...
+	@$(LIST_ENGINES)
+	go test -timeout 30m ./...
+
+.PHONY: test-engines
+test-engines: ## the tests that use engines, on all kinds of them: also Docker 29, which it builds, and Podman
+	script/bootstrap test engines
+	@$(LIST_ENGINES)
+	DOGESTRY_TEST_ENGINES=system,29o,29c,podman go test -count=1 -timeout 30m ./internal/enginetest ./internal/engine/... ./internal/transfer ./internal/cli
 
 .PHONY: check
 check: ## what CI runs before the tests: format, vet, static analysis, race detector
-	script/bootstrap check
+	script/bootstrap check test
 	@bad=$$(.cache/bin/gofumpt -l $(GO_FILES)); if [ -n "$$bad" ]; then echo "not formatted (run make format):"; echo "$$bad"; exit 1; fi
 	go vet ./...
 	.cache/bin/staticcheck ./...
 	go mod tidy -diff
-	go test -race -short -timeout 15m ./...
+	go test -race -short -timeout 25m ./...
 
 .PHONY: format
 format: ## format all Go files
@@ -39,10 +49,16 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s) each
 	script/fuzz
 
 .PHONY: bench
-bench: ## the figures of docs/figures.md, each against its peer in the same run
-	script/bootstrap test
+bench: ## the figures of docs/figures.md, each against its peer in the same run; BENCH="-engines 29c -measure registry" chooses
+	script/bootstrap test bench
 	$(MAKE) --no-print-directory build
-	go run ./bench
+	go run ./bench $(BENCH)
+
+.PHONY: bench-engines
+bench-engines: ## what depends on the engine, measured on each kind of Docker Engine; builds Docker 29
+	script/bootstrap test bench engines
+	$(MAKE) --no-print-directory build
+	go run ./bench -engines system,29o,29c -measure directory,registry,link
 
 .PHONY: clean
 clean: ## remove what was built; the cache of base images stays

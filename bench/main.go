@@ -5,11 +5,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/dogestry/dogestry/internal/enginetest"
@@ -17,11 +20,25 @@ import (
 
 func main() {
 	runs := flag.Int("runs", 5, "counted runs of each command")
-	big := flag.Bool("big", true, "also move an image of 4 GB, for the peak of memory")
+	what := flag.String("measure", "directory,bucket,list,gc,memory,registry,link", "which figures; memory moves an image of 4 GB")
+	kinds := flag.String("engines", "system", "on which kinds of engines: "+strings.Join(kindNames(), ", "))
+	passing := flag.String("relay", "", "used by the program itself")
 	binary := flag.String("dogestry", "bin/dogestry", "the program to measure")
 	flag.Parse()
+	if *passing != "" {
+		if err := runRelay(*passing); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *binary, *runs, *big)
+	var err error
+	for name := range strings.SplitSeq(*kinds, ",") {
+		if err = run(ctx, name, *binary, *runs, strings.Split(*what, ",")); err != nil {
+			break
+		}
+	}
 	stop()
 	if stopErr := enginetest.StopAll(); err == nil {
 		err = stopErr
@@ -32,9 +49,26 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, binary string, runs int, big bool) error {
-	binary, err := filepath.Abs(binary)
-	if err != nil {
+// kindNames are what -engines takes.
+func kindNames() (names []string) {
+	for _, k := range dockers() {
+		names = append(names, k.Name)
+	}
+	return names
+}
+
+// dockers are the kinds of engines whose own commands are there to compare with.
+func dockers() []enginetest.Kind {
+	return slices.DeleteFunc(enginetest.Kinds(), func(k enginetest.Kind) bool { return k.Podman })
+}
+
+func run(ctx context.Context, name, binary string, runs int, what []string) (err error) {
+	all := dockers()
+	i := slices.IndexFunc(all, func(k enginetest.Kind) bool { return k.Name == name })
+	if i < 0 {
+		return fmt.Errorf("no engine %q on this machine; there are %s", name, strings.Join(kindNames(), ", "))
+	}
+	if binary, err = filepath.Abs(binary); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "dogestry-bench-")
@@ -42,22 +76,36 @@ func run(ctx context.Context, binary string, runs int, big bool) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	e, err := enginetest.Start(ctx, enginetest.Options{})
+	o := all[i].Options
+	o.Args = append(o.Args, "--insecure-registry", linkNetwork)
+	e, err := enginetest.Start(ctx, o)
 	if err != nil {
 		return err
 	}
-	b := &bench{ctx: ctx, engine: e, dogestry: binary, dir: dir, runs: runs}
+	defer func() { err = errors.Join(err, e.Stop()) }()
+	b := &bench{ctx: ctx, engine: e, containerd: o.ContainerdStore, dogestry: binary, dir: dir, runs: runs, peak: map[string]int64{}}
 	version, err := e.Version(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("Docker Engine %s, medians of %d runs, seconds of wall time\n\n", version, runs)
-	if err := b.journeys(); err != nil {
-		return err
+	fmt.Printf("\nDocker Engine %s (%s), medians of %d runs, seconds of wall time\n\n", version, name, runs)
+	measures := map[string][]func() error{
+		"directory": {b.journeys},
+		"bucket":    {b.onServer(b.bucket)},
+		"list":      {b.onServer(b.list)},
+		"gc":        {b.onServer(b.collect)},
+		"memory":    {b.memory, b.onServer(b.bucketMemory)},
+		"registry":  {b.onRegistry(b.registryPeers)},
+		"link":      {b.onLink},
 	}
-	if big {
-		if err := b.memory(); err != nil {
-			return err
+	for _, w := range what {
+		if measures[w] == nil {
+			return fmt.Errorf("no figures %q", w)
+		}
+		for _, measure := range measures[w] {
+			if err := measure(); err != nil {
+				return err
+			}
 		}
 	}
 	b.print(os.Stdout)
