@@ -65,6 +65,11 @@ soak: ## pushes, pulls, removals and collections at once, some killed, on a dire
 	script/bootstrap test
 	go run ./soak $(SOAK)
 
+.PHONY: crash
+crash: ## every operation of push, copy, tag, rm, prune and gc killed in turn, in memory, on a directory and an S3 server
+	script/bootstrap test
+	go run ./soak -crash
+
 .PHONY: clean
 clean: ## remove what was built; the cache of base images stays
 	rm -rf bin

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"slices"
 
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
@@ -17,13 +16,21 @@ import (
 	"github.com/dogestry/dogestry/internal/repo"
 )
 
-// How many images of which kind there are. They are made of few layers, so that
-// what one command writes another relies on.
-const (
-	poolSize = 40
-	classics = 20 // a config and layers
-	blobs    = 6  // a manifest, its layers compressed
-	indexes  = 3  // of two platforms
+// shape says how many images of which kind there are. They are made of few layers,
+// so that what one command writes another relies on.
+type shape struct {
+	pool     int // of layers
+	largest  int // bytes of the first of them
+	others   int // at most, of the others
+	classics int // images of a config and layers
+	blobs    int // of a manifest, its layers compressed
+	indexes  int // of two platforms
+}
+
+var (
+	// many are for the soak. The first layer is more than a part of an upload.
+	many = shape{pool: 40, largest: 6 << 20, others: 200 << 10, classics: 20, blobs: 6, indexes: 3}
+	few  = shape{pool: 6, largest: 3 << 10, others: 3 << 10, classics: 3, blobs: 2, indexes: 1}
 )
 
 // platforms are those of the indexes.
@@ -31,7 +38,8 @@ var platforms = []image.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "lin
 
 // catalogue is all images that there are, in a directory remote and in memory.
 type catalogue struct {
-	source string // the remote
+	source string     // the remote's name
+	at     *repo.Repo // the same, open
 	ids    map[string]image.ID
 	// content has the bytes of every document, blob and tar by their digests.
 	content map[image.Digest][]byte
@@ -39,49 +47,45 @@ type catalogue struct {
 	classic, multi, all []string // tags in the source
 }
 
-// makeCatalogue makes images that follow from the seed.
-func makeCatalogue(ctx context.Context, source string, seed uint64) (*catalogue, error) {
-	r, err := openNew(ctx, source, codec.LZ4, 0)
-	if err != nil {
-		return nil, err
-	}
-	c := &catalogue{source: source, ids: map[string]image.ID{}, content: map[image.Digest][]byte{}}
+// makeCatalogue makes images that follow from the seed, in an empty remote.
+func makeCatalogue(ctx context.Context, r *repo.Repo, sh shape, seed uint64) (*catalogue, error) {
+	c := &catalogue{at: r, ids: map[string]image.ID{}, content: map[image.Digest][]byte{}}
 	random := rand.New(rand.NewPCG(seed, 0))
-	pool := make([]*enginetest.Layer, poolSize)
+	pool := make([]*enginetest.Layer, sh.pool)
 	for i := range pool {
-		size := 1<<10 + random.IntN(200<<10)
+		size := 1<<10 + random.IntN(sh.others)
 		if i == 0 {
-			size = 6 << 20 // more than a part of an upload
+			size = sh.largest
 		}
 		pool[i] = enginetest.NewLayer(enginetest.File(fmt.Sprint("file", i), 0o644, string(remotetest.Noise(fmt.Sprint(seed, i), size))))
 		c.add(pool[i].Bytes())
 	}
-	make := func(name string) *enginetest.Image {
+	draw := func(name string) *enginetest.Image {
 		m := enginetest.NewImage()
-		for _, i := range random.Perm(poolSize)[:2+random.IntN(3)] {
+		for _, i := range random.Perm(sh.pool)[:2+random.IntN(3)] {
 			m.Add(pool[i])
 		}
 		return m.Step("ENV name=" + name)
 	}
-	for i := range classics {
+	for i := range sh.classics {
 		name := fmt.Sprintf("classic:%d", i)
-		if err := c.addClassic(ctx, r, name, make(name)); err != nil {
+		if err := c.addClassic(ctx, r, name, draw(name)); err != nil {
 			return nil, err
 		}
 	}
 	var l enginetest.Layout
-	for i := range blobs {
+	for i := range sh.blobs {
 		name := fmt.Sprintf("blobs:%d", i)
-		node := l.Image(make(name), enginetest.Gzip, enginetest.Zstd, enginetest.Raw)
+		node := l.Image(draw(name), enginetest.Gzip, enginetest.Zstd, enginetest.Raw)
 		if err := c.addNode(ctx, r, &l, name, node, nil); err != nil {
 			return nil, err
 		}
 	}
-	for i := range indexes {
+	for i := range sh.indexes {
 		name := fmt.Sprintf("multi:%d", i)
 		var children []enginetest.Node
 		for _, p := range platforms {
-			children = append(children, l.Image(make(name+p.Architecture), enginetest.Gzip).For(p.OS, p.Architecture))
+			children = append(children, l.Image(draw(name+p.Architecture), enginetest.Gzip).For(p.OS, p.Architecture))
 		}
 		if err := c.addNode(ctx, r, &l, name, l.Index(children...), children); err != nil {
 			return nil, err

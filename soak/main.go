@@ -17,6 +17,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/storage/s3/s3test"
 )
 
@@ -38,14 +39,18 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "of images and commands; what meets what follows from time too")
 	flag.IntVar(&o.workers, "workers", 5, "that do commands in this process")
 	flag.IntVar(&o.processes, "processes", 3, "that do each command by a process of its own, some of which are killed")
+	crash := flag.Bool("crash", false, "kill every operation of every command instead, one after the other")
 	worker := flag.Bool("worker", false, "used by the program itself")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if *worker {
+	switch {
+	case *worker:
 		err = work(ctx, os.Stdin, os.Stdout)
-	} else {
+	case *crash:
+		err = crashAll(ctx, os.Stdout, o)
+	default:
 		err = soakAll(ctx, o, strings.Split(*stores, ","))
 	}
 	if err != nil {
@@ -69,10 +74,15 @@ func soakAll(ctx context.Context, o options, stores []string) (err error) {
 	if err != nil {
 		return err
 	}
-	catalogue, err := makeCatalogue(ctx, source, o.seed)
+	at, err := openNew(ctx, source, codec.LZ4, 0)
 	if err != nil {
 		return err
 	}
+	catalogue, err := makeCatalogue(ctx, at, many, o.seed)
+	if err != nil {
+		return err
+	}
+	catalogue.source = source
 	var runs []*run
 	for _, name := range stores {
 		r := &run{o: o, name: name, catalogue: catalogue}
@@ -103,11 +113,8 @@ func (r *run) on(ctx context.Context, dir string) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, server.Stop()) }()
-		for _, v := range server.Environment() { // for the processes too
-			name, value, _ := strings.Cut(v, "=")
-			if err := os.Setenv(name, value); err != nil {
-				return err
-			}
+		if err := become(server); err != nil {
+			return err
 		}
 		bucket, err := server.NewBucket()
 		if err != nil {
@@ -117,6 +124,17 @@ func (r *run) on(ctx context.Context, dir string) (err error) {
 		return r.soak(ctx)
 	}
 	return fmt.Errorf("there is no store of this kind: directory, s3")
+}
+
+// become gives this process, and those that it starts, the account of a server.
+func become(server *s3test.Server) error {
+	for _, v := range server.Environment() {
+		name, value, _ := strings.Cut(v, "=")
+		if err := os.Setenv(name, value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // most is how many violations of a kind are told of.
