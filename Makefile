@@ -60,6 +60,16 @@ bench-engines: ## what depends on the engine, measured on each kind of Docker En
 	$(MAKE) --no-print-directory build
 	go run ./bench -engines system,29o,29c -measure directory,registry,link
 
+.PHONY: soak
+soak: ## pushes, pulls, removals and collections at once, some killed, on a directory and an S3 server: nothing is lost; SOAK="-seed 7" chooses
+	script/bootstrap test
+	go run ./soak $(SOAK)
+
+.PHONY: crash
+crash: ## every operation of push, copy, tag, rm, prune and gc killed in turn, in memory, on a directory and an S3 server
+	script/bootstrap test
+	go run ./soak -crash
+
 .PHONY: clean
 clean: ## remove what was built; the cache of base images stays
 	rm -rf bin

@@ -523,3 +523,42 @@ func TestLargeList(t *testing.T) {
 		t.Errorf("%d of %d ids, error %v", len(read), MaxList, err)
 	}
 }
+
+// TestForgets: what sweeps have left that were killed before they had the register, or after they had lost it, goes once it
+// is as old as one that is over; what a process holds stays.
+func TestForgets(t *testing.T) {
+	s, off := mem.New(), time.Duration(0)
+	s.Now = func() time.Time { return time.Now().Add(off) }
+	write := func(names ...string) {
+		for _, name := range names {
+			if err := put(t.Context(), s, name, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write(clocks+"killed", lists+"killed")
+	off = 121 * time.Minute
+	write(clocks+"young", lists+"young")
+	w := begin(t, s, Times{}, "a")
+	if got, want := append(keys(t, s, clocks), keys(t, s, lists)...), 4; len(got) != want || slices.Contains(got, clocks+"killed") || slices.Contains(got, lists+"killed") {
+		t.Errorf("left are %q", got)
+	}
+	if err := w.End(t.Context()); err != nil {
+		t.Error(err)
+	}
+
+	d := directory(t)
+	held, err := d.Hold(t.Context(), clocks+"paused", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Release(t.Context())
+	if err := put(t.Context(), d, clocks+"killed", nil); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(10 * time.Millisecond)
+	begin(t, d, Times{Over: time.Millisecond}, "a")
+	if got := keys(t, d, clocks); !slices.Contains(got, clocks+"paused") || slices.Contains(got, clocks+"killed") {
+		t.Errorf("in a directory are left %q", got)
+	}
+}

@@ -181,12 +181,30 @@ func (s *Sweep) begin(ctx context.Context, creator storage.Creator) error {
 	return s.forget(ctx, old)
 }
 
-// forget removes what the sweep before has left.
+// forget removes what the sweep before has left, and what those have that were
+// killed before they had the register, or after they had lost it: once that is as
+// old as a sweep that is over.
 func (s *Sweep) forget(ctx context.Context, old sweepRegister) error {
-	if old.Generation == "" {
-		return nil
+	if old.Generation != "" {
+		if err := errors.Join(s.store.Delete(ctx, lists+old.Generation), s.store.Delete(ctx, clocks+old.Generation)); err != nil {
+			return err
+		}
 	}
-	return errors.Join(s.store.Delete(ctx, lists+old.Generation), s.store.Delete(ctx, clocks+old.Generation))
+	for _, prefix := range []string{lists, clocks} {
+		for info, err := range s.store.List(ctx, prefix) {
+			if err != nil {
+				return err
+			}
+			gone, err := dead(ctx, s.store, info.Key, info.Modified, s.clock.seen, s.times.Over)
+			if err == nil && gone {
+				err = s.store.Delete(ctx, info.Key)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (s *Sweep) register(st state) []byte {

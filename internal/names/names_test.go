@@ -353,3 +353,35 @@ func (l *leased) Begin(func(string)) (remote.Target, func(context.Context)) {
 	l.began()
 	return l.Remote, func(context.Context) { l.ended() }
 }
+
+// TestTagFollows: where the image goes because its tag is removed while another name is written for it, that is told as
+// removed, and not as damage; where the tag moves, the other name is of what it names then.
+func TestTagFollows(t *testing.T) {
+	for _, moves := range []bool{false, true} {
+		for _, dry := range []bool{false, true} {
+			s := mem.New()
+			r := open(t, s)
+			one, two := push(t, r, "app:1"), push(t, r, "app:2")
+			asked := 0
+			in := &staged{Repo: r, onTag: func() {
+				if asked++; asked != 2 { // of the target, behind the source
+					return
+				}
+				err := r.Untag(t.Context(), remotetest.Ref(t, "app:1"), one)
+				if moves {
+					err = r.Tag(t.Context(), remotetest.Ref(t, "app:1"), two)
+				}
+				if err := errors.Join(err, s.Delete(t.Context(), "images/"+one.Hex()+"/json")); err != nil {
+					t.Error(err)
+				}
+			}}
+			done, err := names.Tag(t.Context(), in, remotetest.Ref(t, "app:1"), remotetest.Ref(t, "app:new"), names.TagOptions{DryRun: dry})
+			switch {
+			case moves && (err != nil || done.ID != two):
+				t.Errorf("moved, dry %t: %+v, error %v", dry, done, err)
+			case !moves && (fault.KindOf(err) != fault.NotFound || !errors.Is(err, remote.ErrRemoved) || slices.Contains(tags(t, r), "app:new")):
+				t.Errorf("removed, dry %t: error %v, tags %q", dry, err, tags(t, r))
+			}
+		}
+	}
+}

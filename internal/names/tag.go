@@ -27,13 +27,36 @@ type Tagged struct {
 	DryRun bool            `json:"dryRun,omitempty"`
 }
 
+// followed bounds how often Tag begins again because source has moved.
+const followed = 3
+
 // Tag lets target, which has no digest, name the image that source names. The
 // image has to be there in full: else a Damaged fault, and the tag stays as it was.
+// Where it goes away meanwhile because source moves on, it is what that names then.
 func Tag(ctx context.Context, in remote.Remote, source, target image.Reference, o TagOptions) (*Tagged, error) {
 	id, err := in.Resolve(ctx, source)
 	if err != nil {
 		return nil, err
 	}
+	for attempt := 0; ; attempt++ {
+		t, err := tagAs(ctx, in, source, target, id, o)
+		var incomplete *remote.IncompleteError
+		if errors.As(err, &incomplete) && incomplete.Tagged {
+			return t, err
+		}
+		now, since := remote.Since(ctx, in, source, id, err)
+		if since != nil || now == id {
+			return t, since
+		}
+		if attempt == followed {
+			return t, err
+		}
+		id = now
+	}
+}
+
+// tagAs is Tag of the image that source names.
+func tagAs(ctx context.Context, in remote.Remote, source, target image.Reference, id image.ID, o TagOptions) (_ *Tagged, err error) {
 	t := &Tagged{Source: source, Target: target, ID: id, DryRun: o.DryRun}
 	switch t.Before, err = in.Resolve(ctx, target); {
 	case fault.Is(err, fault.NotFound):

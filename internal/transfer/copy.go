@@ -200,17 +200,18 @@ func (r *Result) shareObjects(planned map[string]bool) {
 func (c *copier) one(ctx context.Context, img CopyImage) (*Result, error) {
 	p := &copying{copier: c, image: img}
 	err := p.find(ctx)
-	if fault.Is(err, fault.NotFound) { // it was listed
-		c.o.Log.Info("a tag was removed meanwhile", "image", img.Source)
-		return nil, nil
-	}
+	removed := fault.Is(err, fault.NotFound) // it was listed
 	if err == nil {
 		err = p.read(ctx)
 	}
-	if err != nil {
-		return nil, err
+	var result Result
+	if err == nil {
+		result, err = p.run(ctx)
 	}
-	result, err := p.run(ctx)
+	if removed || errors.Is(err, remote.ErrRemoved) {
+		c.o.Log.Info("a tag was removed meanwhile", "image", img.Source)
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,31 @@ func (p *copying) find(ctx context.Context) (err error) {
 }
 
 // read reads what the image is made of, and makes sure that it may be copied.
-func (p *copying) read(ctx context.Context) (err error) {
+func (p *copying) read(ctx context.Context) error {
+	for attempt := 0; ; attempt++ {
+		err := p.readOnce(ctx)
+		if again, err := p.follow(ctx, err, attempt); !again {
+			return err
+		}
+	}
+}
+
+// follow says whether to begin again behind err, since the source has another
+// image by that name now, and else what is to be told.
+func (p *copying) follow(ctx context.Context, err error, attempt int) (again bool, _ error) {
+	now, since := remote.Since(ctx, p.from, p.image.Source, p.id, err)
+	if since != nil || now == p.id {
+		return false, since
+	}
+	if attempt == mendings {
+		return false, err
+	}
+	p.o.Log.Info("the tag has moved, copying what it names now", "image", p.image.Source, "was", p.id, "error", err)
+	p.id = now
+	return true, nil
+}
+
+func (p *copying) readOnce(ctx context.Context) (err error) {
 	if err := p.readTree(ctx); err != nil {
 		return err
 	}
@@ -123,14 +147,10 @@ func (p *copying) mayTag(ctx context.Context) error {
 func (p *copying) run(ctx context.Context) (Result, error) {
 	for attempt := 0; ; attempt++ {
 		result, err := p.move(ctx)
-		if !fault.Is(err, fault.Damaged) || attempt == mendings {
+		again, err := p.follow(ctx, err, attempt)
+		if !again {
 			return result, err
 		}
-		was := p.id
-		if later := p.find(ctx); later != nil || p.id == was {
-			return result, err
-		}
-		p.o.Log.Info("the tag has moved, copying what it names now", "image", p.image.Source, "was", was, "error", err)
 		if err := p.read(ctx); err != nil {
 			return Result{}, err
 		}

@@ -41,7 +41,7 @@ func Pull(ctx context.Context, from remote.Source, to Loader, images []PullImage
 	}
 	var results []Result
 	for _, p := range plan {
-		result, err := p.run(ctx)
+		result, err := p.follow(ctx)
 		if err != nil {
 			return results, err
 		}
@@ -57,6 +57,7 @@ type pull struct {
 	o     Options
 	image PullImage
 
+	named  image.ID       // what the name stands for in the remote
 	tree   *image.Tree    // what is pulled; for engines but containerd's image store a single image
 	id     image.ID       // what the engine will call it
 	config *image.Config  // of a single image
@@ -74,12 +75,46 @@ type pull struct {
 	signedBy string
 }
 
+// follow pulls the image. Where the remote turns out not to have it whole, because
+// its tag has moved on meanwhile and the old image is gone, it pulls the new one.
+func (p *pull) follow(ctx context.Context) (Result, error) {
+	for attempt := 0; ; attempt++ {
+		result, err := p.run(ctx)
+		now, since := remote.Since(ctx, p.from, p.image.Source, p.named, err)
+		if since != nil || now == p.named {
+			return result, since
+		}
+		if attempt == mendings {
+			return result, err
+		}
+		p.o.Log.Info("the tag has moved, pulling what it names now", "image", p.image.Source, "was", p.named, "error", err)
+		*p = pull{from: p.from, to: p.to, o: p.o, image: p.image, planned: p.planned}
+		if err := p.resolve(ctx); err != nil {
+			return Result{}, err
+		}
+	}
+}
+
 // resolve reads everything but the layers, and makes sure that those are there.
-func (p *pull) resolve(ctx context.Context) error {
-	id, err := p.from.Resolve(ctx, p.image.Source)
-	if err != nil {
+func (p *pull) resolve(ctx context.Context) (err error) {
+	if p.named, err = p.from.Resolve(ctx, p.image.Source); err != nil {
 		return err
 	}
+	for attempt := 0; ; attempt++ {
+		err := p.read(ctx, p.named)
+		now, since := remote.Since(ctx, p.from, p.image.Source, p.named, err)
+		if since != nil || now == p.named {
+			return since
+		}
+		if attempt == mendings {
+			return err
+		}
+		p.named = now
+	}
+}
+
+// read is resolve of what the name stands for.
+func (p *pull) read(ctx context.Context, id image.ID) (err error) {
 	if p.o.Verify != nil {
 		if p.signedBy, err = p.o.Verify(ctx, p.image.Source, id); err != nil {
 			return err
