@@ -72,6 +72,21 @@ func ClosureOf(tree *image.Tree) (Closure, error) {
 	return c, nil
 }
 
+// Closures is a Target in which an image needs something else than ClosureOf says.
+type Closures interface {
+	// Closure returns what a tag on an image needs there. Its error says that the
+	// documents make no image.
+	Closure(tree *image.Tree) (Closure, error)
+}
+
+// ClosureIn returns what a tag on an image needs in a target.
+func ClosureIn(to Target, tree *image.Tree) (Closure, error) {
+	if c, ok := to.(Closures); ok {
+		return c.Closure(tree)
+	}
+	return ClosureOf(tree)
+}
+
 // Empty reports whether nothing is in c.
 func (c Closure) Empty() bool { return len(c.Documents) == 0 && len(c.Layers) == 0 }
 
@@ -164,6 +179,22 @@ func Begin(to Target, waiting func(what string)) (Target, func(context.Context))
 		return s.Begin(waiting)
 	}
 	return to, func(context.Context) {}
+}
+
+// Committer is a Target of which nobody sees anything before all of it is there,
+// such as a file.
+type Committer interface {
+	// Commit publishes what was tagged, all of it or nothing. It is called once, when
+	// no other method runs, and nothing is written after it.
+	Commit(ctx context.Context) error
+}
+
+// Commit is that of a target which is a Committer; in others all is published already.
+func Commit(ctx context.Context, to Target) error {
+	if c, ok := to.(Committer); ok {
+		return c.Commit(ctx)
+	}
+	return nil
 }
 
 // TagCreator is a Target that can refuse to move a tag.
