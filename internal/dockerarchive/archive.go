@@ -61,7 +61,7 @@ func Open(ctx context.Context, path, name string) (_ *Archive, err error) {
 			_ = file.Close()
 		}
 	}()
-	c, err := read(ctx, file, info.Size())
+	c, err := read(ctx, file, info.Size(), name)
 	var damage errDamaged
 	var known *fault.Error
 	switch {
@@ -121,9 +121,10 @@ func (c *contents) count(doc []byte) error {
 	return nil
 }
 
-// read finds out what is in an archive.
-func read(ctx context.Context, r io.ReaderAt, size int64) (*contents, error) {
-	if err := uncompressed(r); err != nil {
+// read finds out what is in an archive that the user calls name. Its errors are
+// faults, errDamaged, or about reading.
+func read(ctx context.Context, r io.ReaderAt, size int64, name string) (*contents, error) {
+	if err := uncompressed(r, name); err != nil {
 		return nil, err
 	}
 	all, err := scan(ctx, r, size)
@@ -131,7 +132,7 @@ func read(ctx context.Context, r io.ReaderAt, size int64) (*contents, error) {
 		return nil, err
 	}
 	c := &contents{entries: all, files: map[image.Digest]layout.Blob{}}
-	named, err := c.layoutItems(ctx)
+	named, err := c.layoutItems(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +142,7 @@ func read(ctx context.Context, r io.ReaderAt, size int64) (*contents, error) {
 		c.items = named
 		return c, nil
 	case errors.Is(err, storage.ErrNotFound):
-		return nil, fault.New(fault.Refused, "a tar without %s is no archive of images", manifestFile).
+		return nil, fault.New(fault.Refused, "%s is no archive of images: it has no %s", name, manifestFile).
 			Advise("Name a file that `docker save` has written. (Before Docker 1.10 it wrote none such.)")
 	case err != nil:
 		return nil, err
@@ -154,7 +155,7 @@ func read(ctx context.Context, r io.ReaderAt, size int64) (*contents, error) {
 }
 
 // uncompressed refuses what is compressed as a whole: there is no way to its middle.
-func uncompressed(r io.ReaderAt) error {
+func uncompressed(r io.ReaderAt, name string) error {
 	head := make([]byte, 6)
 	n, err := r.ReadAt(head, 0)
 	if err != nil && err != io.EOF {
@@ -162,7 +163,7 @@ func uncompressed(r io.ReaderAt) error {
 	}
 	for command, magic := range map[string]string{"gzip": "\x1f\x8b", "zstd": "\x28\xb5\x2f\xfd", "bzip2": "BZh", "xz": "\xfd7zXZ\x00"} {
 		if bytes.HasPrefix(head[:n], []byte(magic)) {
-			return fault.New(fault.Refused, "the archive is compressed by %s", command).
+			return fault.New(fault.Refused, "%s is compressed by %s", name, command).
 				Advise("Its files are read in any order: unpack it first, `%s -dc FILE >FILE.tar`.", command)
 		}
 	}
@@ -170,14 +171,14 @@ func uncompressed(r io.ReaderAt) error {
 }
 
 // layoutItems returns what the image layout in an archive names, nil where there is none.
-func (c *contents) layoutItems(ctx context.Context) ([]layout.Item, error) {
+func (c *contents) layoutItems(ctx context.Context, name string) ([]layout.Item, error) {
 	version, err := c.read(ctx, ocispec.ImageLayoutFile)
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, nil
 	}
 	if err == nil {
 		if err := layout.CheckVersion(version); err != nil {
-			return nil, fault.Wrap(fault.Refused, err, "the archive is no image layout that dogestry reads")
+			return nil, fault.Wrap(fault.Refused, err, "%s is no image layout that dogestry reads", name)
 		}
 		var doc []byte
 		if doc, err = c.read(ctx, ocispec.ImageIndexFile); err == nil {

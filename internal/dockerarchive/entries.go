@@ -52,12 +52,12 @@ func scan(ctx context.Context, r io.ReaderAt, size int64) (*entries, error) {
 		switch {
 		case err == io.EOF:
 			return all, nil
+		case len(all.named) == 0 && (errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF)):
+			return nil, errDamaged("it is no tar")
 		case errors.Is(err, io.ErrUnexpectedEOF):
 			return nil, errDamaged("it is truncated")
-		case errors.Is(err, tar.ErrHeader) && len(all.named) == 0:
-			return nil, errDamaged("it is no tar")
 		case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
-			return nil, errDamaged("its tar is broken behind " + fmt.Sprint(len(all.named)) + " entries")
+			return nil, errDamaged(fmt.Sprintf("its tar is broken behind %d entries", len(all.named)))
 		case err != nil:
 			return nil, err
 		}

@@ -88,7 +88,7 @@ func Copy(ctx context.Context, from remote.Source, to remote.Target, images []Co
 	}
 	c := &copier{from: from, to: to, o: o, slots: make(chan struct{}, o.Parallel), flights: map[string]*flight{}, told: map[image.Digest]bool{}}
 	done, err := c.copy(ctx, images)
-	if o.DryRun || err != nil && !fault.Is(err, fault.Partial) {
+	if o.DryRun || err != nil && (len(done.Images) == 0 || !fault.Is(err, fault.Partial)) {
 		return done, err
 	}
 	o.Progress.Status("finishing " + o.To)
