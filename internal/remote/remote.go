@@ -16,7 +16,7 @@ import (
 // and a manifest's also by the digest that the manifest has for it.
 type Layer struct {
 	Digest image.Digest `json:"digest"` // as it was asked for
-	Size   int64        `json:"size"`   // bytes that have the digest
+	Size   int64        `json:"size"`   // bytes that have the digest; -1 where only reading them would tell
 	Stored int64        `json:"stored"` // bytes, as stored; a hint
 	Object string       `json:"object"` // where in the remote it lies; the remote's own name for it
 
