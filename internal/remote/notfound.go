@@ -35,6 +35,24 @@ func NoSuchTag(name string, ref image.Reference, there iter.Seq2[Tag, error]) er
 	}
 }
 
+// NoSuchRepository is the fault of a repository of which a remote has no tag.
+func NoSuchRepository(name, repository string, there iter.Seq2[Tag, error]) error {
+	f := fault.New(fault.NotFound, "no repository %s in %s", repository, name)
+	var repositories []string
+	for tag, err := range there {
+		if err != nil {
+			break
+		}
+		if n := len(repositories); n == 0 || repositories[n-1] != tag.Reference.Repository {
+			repositories = append(repositories, tag.Reference.Repository)
+		}
+	}
+	if len(repositories) == 0 {
+		return f.Advise("There are no images in it.")
+	}
+	return f.Advise("It has the repositories %s.", some(repositories))
+}
+
 // some returns the first names in alphabetical order, each once.
 func some(names []string) string {
 	const most = 10

@@ -189,14 +189,6 @@ type Committer interface {
 	Commit(ctx context.Context) error
 }
 
-// Commit is that of a target which is a Committer; in others all is published already.
-func Commit(ctx context.Context, to Target) error {
-	if c, ok := to.(Committer); ok {
-		return c.Commit(ctx)
-	}
-	return nil
-}
-
 // TagCreator is a Target that can refuse to move a tag.
 type TagCreator interface {
 	// MayCreate tells before anything moves what CreateTag would refuse: a tag

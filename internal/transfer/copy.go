@@ -88,11 +88,12 @@ func Copy(ctx context.Context, from remote.Source, to remote.Target, images []Co
 	}
 	c := &copier{from: from, to: to, o: o, slots: make(chan struct{}, o.Parallel), flights: map[string]*flight{}, told: map[image.Digest]bool{}}
 	done, err := c.copy(ctx, images)
-	if o.DryRun || err != nil && (len(done.Images) == 0 || !fault.Is(err, fault.Partial)) {
+	whole, isWhole := to.(remote.Committer)
+	if !isWhole || o.DryRun || err != nil && (len(done.Images) == 0 || !fault.Is(err, fault.Partial)) {
 		return done, err
 	}
 	o.Progress.Status("finishing " + o.To)
-	if failed := remote.Commit(ctx, to); failed != nil {
+	if failed := whole.Commit(ctx); failed != nil {
 		return Copied{Failed: done.Failed}, failed
 	}
 	return done, err
@@ -266,8 +267,7 @@ func AllOf(ctx context.Context, from remote.Source, o CopyOptions) ([]CopyImage,
 			return nil, err
 		}
 		if len(tags) == 0 && repository != "" && !sure {
-			return nil, fault.New(fault.NotFound, "no repository %s in %s", repository, o.From).
-				Advise("See `dogestry list %s`.", o.From)
+			return nil, remote.NoSuchRepository(o.From, repository, from.References(ctx, ""))
 		}
 		for _, ref := range tags {
 			images = append(images, CopyImage{Source: ref, Target: ref})
