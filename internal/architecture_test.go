@@ -27,7 +27,7 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "repo", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
+		"cli/progress", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "repo", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
 	}},
 	{"cli/progress", []string{"transfer"}},
 	{"transfer", []string{"remote", "engine", "image", "fault"}},
@@ -38,6 +38,8 @@ var rules = []rule{
 	{"trust", []string{"remote", "signature", "image", "fault"}},
 	{"signature", []string{"image"}},
 	{"repo", []string{"lease", "remote", "storage", "codec", "image", "fault"}},
+	{"layout", []string{"remote", "storage", "codec", "image", "fault"}},
+	{"dockerarchive", []string{"layout", "remote", "storage", "codec", "image", "fault"}},
 	{"lease", []string{"storage", "image"}},
 	{"engine", []string{"engine/layerstore", "engine/contentstore", "image", "fault"}},
 	{"engine/*", []string{"image"}},

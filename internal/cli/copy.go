@@ -6,9 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
-	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/transfer"
 )
 
@@ -25,6 +23,11 @@ a tag is written once its image is there in full, and names the same image ID as
 at SRC. An interrupted copy leaves whole layers, and the same command goes on
 from there.
 
+SRC and DST may also be oci:DIR, an OCI image layout, and docker-archive:FILE, what
+` + "`docker save`" + ` writes and ` + "`docker load`" + ` reads. A layout may name its images by tags
+alone: then IMAGE may have any repository. Its only image needs no name at all. An
+archive is written as a whole, to a new FILE.
+
 As elsewhere, an image without a tag is the one tagged latest. --all copies every
 tag of SRC, or of the repositories that are named, and goes on where an image is
 damaged (exit code 6). --delete makes a mirror of it: when all is copied, tags of
@@ -33,6 +36,8 @@ nothing but tags.`,
 		Example: `  dogestry copy /srv/images s3://bucket/images myapp:20131211 worker:7
   dogestry copy s3://bucket/images ./images myapp:20131211 --as myapp:live
   dogestry copy s3://bucket/images s3://other/images --all
+  dogestry copy oci:./layout ./images myapp:20131211
+  dogestry copy ./images docker-archive:myapp.tar myapp:20131211
   dogestry copy /srv/images /mnt/backup --all --delete team/web team/worker`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -67,7 +72,7 @@ nothing but tags.`,
 
 func (a *app) copy(ctx context.Context, images []transfer.CopyImage, o transfer.CopyOptions) error {
 	for _, name := range []string{o.From, o.To} {
-		if err := checkRemote(name); err != nil {
+		if err := checkPlace(name); err != nil {
 			return err
 		}
 	}
@@ -79,11 +84,12 @@ func (a *app) copy(ctx context.Context, images []transfer.CopyImage, o transfer.
 	o.Progress, o.Log = display, a.log()
 	display.Status("reading " + o.From)
 	start := time.Now()
-	from, err := a.openOneWay(ctx, o.From, toRead)
+	from, closeFrom, err := a.openSource(ctx, o.From)
 	if err != nil {
 		return err
 	}
-	if o.All { // before DST is made: nothing is, for a name that is mistyped
+	defer closeFrom() //nolint:errcheck // nothing was written
+	if o.All {        // before DST is made: nothing is, for a name that is mistyped
 		images, err = transfer.AllOf(ctx, from, o)
 	} else {
 		err = transfer.Resolve(ctx, from, images)
@@ -95,25 +101,13 @@ func (a *app) copy(ctx context.Context, images []transfer.CopyImage, o transfer.
 	if o.DryRun {
 		mode = toPlan
 	}
-	to, err := a.openOneWay(ctx, o.To, mode)
+	to, closeTo, err := a.openTarget(ctx, o.To, mode)
 	if err != nil {
 		return err
 	}
+	defer closeTo() //nolint:errcheck // what counts was made durable before
 	display.Status("asking what " + o.To + " has already")
 	done, err := transfer.Copy(ctx, from, to, images, o)
 	hide()
 	return a.printCopied(copied{CopyOptions: o, Copied: done, took: time.Since(start), err: err})
-}
-
-// openOneWay opens a remote that is only read or only written: the limit for the
-// other way is not its.
-func (a *app) openOneWay(ctx context.Context, name string, mode access) (*repo.Repo, error) {
-	up, down := a.uploadLimit, a.downloadLimit
-	defer func() { a.uploadLimit, a.downloadLimit = up, down }()
-	if mode == toRead {
-		a.uploadLimit = 0
-	} else {
-		a.downloadLimit = 0
-	}
-	return a.openRemote(ctx, name, mode, codec.LZ4)
 }

@@ -67,6 +67,10 @@ func transports() map[string]transport {
 
 // transportOf finds the transport of a remote by its name.
 func transportOf(name string) (transport, error) {
+	if p, _, ok := placeOf(name); ok {
+		return transport{}, fault.New(fault.Usage, "%s is %s, and no remote: only `dogestry copy` takes those", name, p.what).
+			Advise("Copy its images to a remote: dogestry copy %s REMOTE IMAGE…", name)
+	}
 	scheme, _, ok := strings.Cut(name, "://")
 	if !ok {
 		scheme = "file"
@@ -100,6 +104,10 @@ func checkRemote(name string) error {
 
 // canonical returns one name for one remote. It is for caches, and no remote's URL.
 func canonical(name string) string {
+	if _, path, ok := placeOf(name); ok {
+		scheme, _, _ := strings.Cut(name, ":")
+		return scheme + "\n" + absolute(path)
+	}
 	if t, err := transportOf(name); err == nil {
 		if id, err := t.identify(name); err == nil {
 			return id
@@ -115,9 +123,9 @@ func samePlace(a, b string) bool {
 	if a == b {
 		return true
 	}
-	one, isOne := strings.CutPrefix(a, "file\n")
-	two, isTwo := strings.CutPrefix(b, "file\n")
-	if !isOne || !isTwo {
+	kind, one, _ := strings.Cut(a, "\n")
+	other, two, _ := strings.Cut(b, "\n")
+	if _, isPlace := places()[kind]; kind != other || kind != "file" && !isPlace {
 		return false
 	}
 	first, err := os.Stat(one)
@@ -166,10 +174,14 @@ func identifyDirectory(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if absolute, err := filepath.Abs(dir); err == nil {
-		dir = absolute
+	return "file\n" + absolute(dir), nil
+}
+
+func absolute(path string) string {
+	if absolute, err := filepath.Abs(path); err == nil {
+		return absolute
 	}
-	return "file\n" + dir, nil
+	return path
 }
 
 func (a *app) openDirectory(_ context.Context, name string, mode access) (storage.Store, error) {
@@ -177,8 +189,8 @@ func (a *app) openDirectory(_ context.Context, name string, mode access) (storag
 	if err != nil {
 		return nil, err
 	}
-	if a.uploadLimit > 0 || a.downloadLimit > 0 {
-		return nil, fault.New(fault.Usage, "%s is a directory: --limit-upload and --limit-download are for remotes on a network", name)
+	if err := a.unlimited(name, "a directory"); err != nil {
+		return nil, err
 	}
 	var store storage.Store
 	parent := filepath.Dir(filepath.Clean(dir))
@@ -204,6 +216,14 @@ func (a *app) openDirectory(_ context.Context, name string, mode access) (storag
 		return nil, fault.Wrap(fault.Other, err, "cannot use the remote %s", name).
 			Advise("A remote is a directory: /srv/images, ./images or file:///srv/images.")
 	}
+}
+
+// unlimited refuses limits for what no network lies before.
+func (a *app) unlimited(name, what string) error {
+	if a.uploadLimit > 0 || a.downloadLimit > 0 {
+		return fault.New(fault.Usage, "%s is %s: --limit-upload and --limit-download are for remotes on a network", name, what)
+	}
+	return nil
 }
 
 func exists(path string) bool {

@@ -112,18 +112,20 @@ func ParseManifest(doc []byte) (*Manifest, error) {
 	if err := json.Unmarshal(doc, &m); err != nil {
 		return nil, fmt.Errorf("not an image manifest: %w", err)
 	}
-	config, err := parseDescriptor(m.Config)
+	config, err := ParseDescriptor(m.Config)
 	if err != nil {
 		return nil, fmt.Errorf("not an image manifest: config: %w", err)
 	}
-	layers, err := decodeList(m.Layers, MaxLayers, parseDescriptor)
+	layers, err := decodeList(m.Layers, MaxLayers, ParseDescriptor)
 	if err != nil {
 		return nil, fmt.Errorf("not an image manifest: layers: %w", err)
 	}
 	return &Manifest{Config: config, Layers: layers}, nil
 }
 
-func parseDescriptor(doc json.RawMessage) (Descriptor, error) {
+// ParseDescriptor reads a descriptor (OCI image-spec, descriptor.md). One without
+// a sha256 or a size is an error, and so is one that decoders could read in two ways.
+func ParseDescriptor(doc json.RawMessage) (Descriptor, error) {
 	keys, err := uniqueKeys(doc, "digest", "size", "mediaType")
 	if err != nil {
 		return Descriptor{}, fmt.Errorf("descriptor: %w", err)
@@ -184,7 +186,7 @@ func ParseIndex(doc []byte) (*Index, error) {
 }
 
 func parseChild(doc json.RawMessage) (Child, error) {
-	d, err := parseDescriptor(doc)
+	d, err := ParseDescriptor(doc)
 	if err == nil {
 		_, err = uniqueKeys(doc, "platform", "annotations")
 	}

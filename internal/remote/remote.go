@@ -16,7 +16,7 @@ import (
 // and a manifest's also by the digest that the manifest has for it.
 type Layer struct {
 	Digest image.Digest `json:"digest"` // as it was asked for
-	Size   int64        `json:"size"`   // bytes that have the digest
+	Size   int64        `json:"size"`   // bytes that have the digest; -1 where only reading them would tell
 	Stored int64        `json:"stored"` // bytes, as stored; a hint
 	Object string       `json:"object"` // where in the remote it lies; the remote's own name for it
 
@@ -70,6 +70,21 @@ func ClosureOf(tree *image.Tree) (Closure, error) {
 	}
 	c.Layers = image.Distinct(c.Layers)
 	return c, nil
+}
+
+// Closures is a Target in which an image needs something else than ClosureOf says.
+type Closures interface {
+	// Closure returns what a tag on an image needs there. Its error says that the
+	// documents make no image.
+	Closure(tree *image.Tree) (Closure, error)
+}
+
+// ClosureIn returns what a tag on an image needs in a target.
+func ClosureIn(to Target, tree *image.Tree) (Closure, error) {
+	if c, ok := to.(Closures); ok {
+		return c.Closure(tree)
+	}
+	return ClosureOf(tree)
 }
 
 // Empty reports whether nothing is in c.
@@ -164,6 +179,14 @@ func Begin(to Target, waiting func(what string)) (Target, func(context.Context))
 		return s.Begin(waiting)
 	}
 	return to, func(context.Context) {}
+}
+
+// Committer is a Target of which nobody sees anything before all of it is there,
+// such as a file.
+type Committer interface {
+	// Commit publishes what was tagged, all of it or nothing. It is called once, when
+	// no other method runs, and nothing is written after it.
+	Commit(ctx context.Context) error
 }
 
 // TagCreator is a Target that can refuse to move a tag.

@@ -26,7 +26,7 @@ func (r *Repo) Resolve(ctx context.Context, ref image.Reference) (image.ID, erro
 	}
 	id, err := r.named(ctx, ref)
 	if errors.Is(err, storage.ErrNotFound) {
-		return image.ID{}, r.noSuchTag(ctx, ref)
+		return image.ID{}, remote.NoSuchTag(r.name, ref, r.References(ctx, ""))
 	}
 	return id, err
 }
@@ -77,40 +77,6 @@ func (r *Repo) resolveDigest(ctx context.Context, ref image.Reference) (image.ID
 		return image.ID{}, fault.Wrap(fault.Other, err, "%s in %s is not an image", ref, r.name)
 	}
 	return ref.Digest, nil
-}
-
-// noSuchTag tells which tags there are instead.
-func (r *Repo) noSuchTag(ctx context.Context, ref image.Reference) error {
-	const most = 10
-	f := fault.New(fault.NotFound, "no image %s in %s", ref, r.name)
-	var tags, repositories []string
-	for tag, err := range r.References(ctx, "") {
-		if err != nil {
-			break // there is an error to tell already
-		}
-		found := tag.Reference
-		if found.Repository == ref.Repository {
-			tags = append(tags, found.Tag)
-		} else if n := len(repositories); n == 0 || repositories[n-1] != found.Repository {
-			repositories = append(repositories, found.Repository)
-		}
-	}
-	some := func(names []string) string {
-		slices.Sort(names)
-		names = slices.Compact(names)
-		if len(names) > most {
-			names = append(names[:most:most], "…")
-		}
-		return strings.Join(names, ", ")
-	}
-	switch {
-	case len(tags) > 0:
-		return f.Advise("%s has the tags %s.", ref.Repository, some(tags))
-	case len(repositories) > 0:
-		return f.Advise("It has the repositories %s.", some(repositories))
-	default:
-		return f.Advise("There are no images in it.")
-	}
 }
 
 // References yields the tags of a repository, or of all. What is no tag's key is ignored.

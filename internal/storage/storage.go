@@ -93,6 +93,16 @@ type Swapper interface {
 	Swap(ctx context.Context, key string, old, new []byte) error
 }
 
+// Updater is a Store that can change an object while nobody else does.
+type Updater interface {
+	// Update replaces key, durably, by what change makes of its content, which is nil
+	// where there is no such object. Others who Update or Put it wait meanwhile, or
+	// this waits for them. An error of change is returned as it is, and nothing is
+	// written then, nor where change returns what it was given. An object of more than
+	// most bytes is ErrTooLarge.
+	Update(ctx context.Context, key string, most int64, change func(old []byte) (new []byte, err error)) error
+}
+
 // Remover is a Store that can remove a small object only while it holds what the
 // caller knows.
 type Remover interface {

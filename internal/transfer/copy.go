@@ -72,7 +72,8 @@ const imagesAtOnce = 4
 
 // Copy moves images from one remote to another, layers in the bytes in which the
 // source keeps them where both can, and tags each as soon as it is complete. It
-// keeps IDs: the tag names what it names at the source.
+// keeps IDs: the tag names what it names at the source. A target that is published
+// as a whole (remote.Committer) is so at the end, with all that came to it.
 //
 // It stops at the first failure and returns what was done before it; whole
 // layers stay and a rerun goes on from there. With o.All it goes on with the other
@@ -86,6 +87,21 @@ func Copy(ctx context.Context, from remote.Source, to remote.Target, images []Co
 		defer end(ctx)
 	}
 	c := &copier{from: from, to: to, o: o, slots: make(chan struct{}, o.Parallel), flights: map[string]*flight{}, told: map[image.Digest]bool{}}
+	done, err := c.copy(ctx, images)
+	whole, isWhole := to.(remote.Committer)
+	if !isWhole || o.DryRun || err != nil && (len(done.Images) == 0 || !fault.Is(err, fault.Partial)) {
+		return done, err
+	}
+	o.Progress.Status("finishing " + o.To)
+	if failed := whole.Commit(ctx); failed != nil {
+		return Copied{Failed: done.Failed}, failed
+	}
+	return done, err
+}
+
+// copy copies the images that are meant.
+func (c *copier) copy(ctx context.Context, images []CopyImage) (Copied, error) {
+	o := c.o
 	if !o.All {
 		results, err := c.each(ctx, images)
 		return Copied{Images: results}, err
@@ -252,8 +268,7 @@ func AllOf(ctx context.Context, from remote.Source, o CopyOptions) ([]CopyImage,
 			return nil, err
 		}
 		if len(tags) == 0 && repository != "" && !sure {
-			return nil, fault.New(fault.NotFound, "no repository %s in %s", repository, o.From).
-				Advise("See `dogestry list %s`.", o.From)
+			return nil, remote.NoSuchRepository(o.From, repository, from.References(ctx, ""))
 		}
 		for _, ref := range tags {
 			images = append(images, CopyImage{Source: ref, Target: ref})

@@ -349,13 +349,14 @@ func TestCopyMispacked(t *testing.T) {
 	if err := from.Tag(t.Context(), reference(t, "mixed:1"), id); err != nil {
 		t.Fatal(err)
 	}
-	to := remoteOn(t, mem.New(), codec.LZ4)
-	_, err := Copy(t.Context(), from, to, copies(t, "mixed:1"), CopyOptions{})
-	if !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), "mixed:1") {
-		t.Errorf("got %v", err)
-	}
-	if tags := tagsOf(t, to); len(tags) > 0 {
-		t.Errorf("tags %q", tags)
+	for _, to := range []remote.Remote{remoteOn(t, mem.New(), codec.LZ4), layoutIn(t, t.TempDir())} {
+		_, err := Copy(t.Context(), from, to, copies(t, "mixed:1"), CopyOptions{})
+		if !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), "mixed:1") {
+			t.Errorf("got %v", err)
+		}
+		if tags := tagsOf(t, to); len(tags) > 0 {
+			t.Errorf("tags %q", tags)
+		}
 	}
 }
 

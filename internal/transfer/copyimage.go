@@ -69,7 +69,7 @@ func (p *copying) readOnce(ctx context.Context) (err error) {
 	}
 	p.packed, err = p.tree.Packed()
 	if err == nil {
-		p.closure, err = remote.ClosureOf(p.tree)
+		p.closure, err = remote.ClosureIn(p.to, p.tree)
 	}
 	if err != nil {
 		return p.noImage(err)
@@ -264,6 +264,9 @@ func (p *copying) sendLayers(ctx context.Context) error {
 	for i, l := range layers {
 		p.sent[l.Digest] = moved[i]
 		r := &LayerResult{Digest: l.Digest, Size: l.Size, Stored: moved[i].Stored, Moved: own[i]}
+		if l.Size < 0 { // the source did not know
+			r.Size = moved[i].Size
+		}
 		if was := p.results[l.Digest]; was != nil && was.Moved {
 			r.Moved = true
 		}

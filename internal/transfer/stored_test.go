@@ -192,7 +192,7 @@ func wordsImage(name string, words ...string) *enginetest.Image {
 	return m
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
