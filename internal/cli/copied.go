@@ -9,12 +9,13 @@ import (
 	"github.com/dogestry/dogestry/internal/transfer"
 )
 
-// copied is what a copy came to.
+// copied is what a copy came to, or an upgrade, which is a copy of a remote to itself.
 type copied struct {
 	transfer.CopyOptions
 	transfer.Copied
-	took time.Duration
-	err  error // why it stopped, if it did not do all
+	verb, past string
+	took       time.Duration
+	err        error // why it stopped, if it did not do all
 }
 
 // notCopied is an image in --json output that the target has not.
@@ -54,7 +55,7 @@ func (a *app) printSummaries(c copied) {
 	if a.quiet {
 		return
 	}
-	o := outcome{verb: "copy", past: "copied", results: c.Images, took: c.took}
+	o := outcome{verb: c.verb, past: c.past, results: c.Images, took: c.took}
 	same := 0
 	for _, r := range c.Images {
 		if n, _, _ := r.Moved(); n == 0 && c.All {

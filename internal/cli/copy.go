@@ -79,10 +79,11 @@ func (a *app) copy(ctx context.Context, images []transfer.CopyImage, o transfer.
 	o.Progress, o.Log = display, a.log()
 	display.Status("reading " + o.From)
 	start := time.Now()
-	from, err := a.openOneWay(ctx, o.From, toRead)
+	opened, err := a.openOneWay(ctx, o.From, toRead)
 	if err != nil {
 		return err
 	}
+	from := a.withOriginals(opened, o.From, display.Status)
 	if o.All { // before DST is made: nothing is, for a name that is mistyped
 		images, err = transfer.AllOf(ctx, from, o)
 	} else {
@@ -102,7 +103,7 @@ func (a *app) copy(ctx context.Context, images []transfer.CopyImage, o transfer.
 	display.Status("asking what " + o.To + " has already")
 	done, err := transfer.Copy(ctx, from, to, images, o)
 	hide()
-	return a.printCopied(copied{CopyOptions: o, Copied: done, took: time.Since(start), err: err})
+	return a.printCopied(copied{CopyOptions: o, Copied: done, verb: "copy", past: "copied", took: time.Since(start), err: err})
 }
 
 // openOneWay opens a remote that is only read or only written: the limit for the
