@@ -2,6 +2,7 @@ package original_test
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"io/fs"
 	"os"
@@ -46,9 +47,9 @@ func openDir(t *testing.T, dir string) *repo.Repo {
 	return open(t, s)
 }
 
-func open(t *testing.T, s storage.Store) *repo.Repo {
+func open(t testing.TB, s storage.Store) *repo.Repo {
 	t.Helper()
-	r, err := repo.Open(t.Context(), s, repo.Options{Name: "the-remote"})
+	r, err := repo.Open(context.Background(), s, repo.Options{Name: "the-remote"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,6 +51,8 @@ func (r *Repo) swapTag(ctx context.Context, ref image.Reference, from image.ID, 
 			return fault.New(fault.Refused, "the tag %s in %s is gone by now", ref, r.name)
 		case err != nil:
 			return err
+		case parseErr == nil && named.Hex() == string(content): // somebody else was as quick
+			return nil
 		case parseErr != nil || named != from:
 			return fault.New(fault.Refused, "%s in %s does not name %s any more: it stays as it is", ref, r.name, from.Short()).
 				Advise("Somebody has just written it. Run the same command again to see whether anything is left to do.")
