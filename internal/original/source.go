@@ -54,10 +54,10 @@ type Source struct {
 	measuring sync.Mutex // one image at a time: others may share its layers
 	memory    *memory
 
-	mu      sync.Mutex
-	images  map[image.ID]image.ID // configs, by what tags name
-	configs map[image.ID][]byte
-	layers  map[image.DiffID]remote.Layer
+	mu        sync.Mutex
+	images    map[image.ID]image.ID   // configs, by what tags name
+	documents map[image.Digest][]byte // configs and manifests
+	layers    map[image.DiffID]remote.Layer
 }
 
 var _ Remote = (*Source)(nil)
@@ -78,7 +78,7 @@ func New(from Remote, o Options) *Source {
 	}
 	return &Source{
 		Remote: from, o: o, reader: Reader{From: from}, memory: openMemory(o.CacheDir, o.Key, o.Log),
-		images: map[image.ID]image.ID{}, configs: map[image.ID][]byte{}, layers: map[image.DiffID]remote.Layer{},
+		images: map[image.ID]image.ID{}, documents: map[image.Digest][]byte{}, layers: map[image.DiffID]remote.Layer{},
 	}
 }
 
@@ -133,11 +133,21 @@ func (s *Source) image(ctx context.Context, ref image.Reference, id image.ID) (i
 	s.o.Warn(fmt.Sprintf("%s in %s is of format 1.0, by the original dogestry: nothing proves that its bytes are what was pushed", ref, s.o.Name))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	config := image.DigestOf(doc)
-	s.images[id], s.configs[config] = config, doc
 	for _, l := range measured {
 		s.layers[l.Digest] = l
 	}
+	parsed, err := image.ParseConfig(doc)
+	if err != nil {
+		return image.ID{}, err
+	}
+	layersOf := make([]image.Descriptor, len(parsed.DiffIDs))
+	for i, d := range parsed.DiffIDs {
+		layersOf[i] = image.Descriptor{Digest: d, Size: s.layers[d].Size}
+	}
+	// An engine that has the image may know it by its manifest.
+	manifest := image.SynthesizeManifest(doc, layersOf)
+	config := image.DigestOf(doc)
+	s.images[id], s.documents[config], s.documents[image.DigestOf(manifest)] = config, doc, manifest
 	return config, nil
 }
 
@@ -192,7 +202,7 @@ func (s *Source) measure(ctx context.Context, ref image.Reference, layers []remo
 // Document implements remote.Source.
 func (s *Source) Document(ctx context.Context, id image.Digest) ([]byte, error) {
 	s.mu.Lock()
-	doc, ok := s.configs[id]
+	doc, ok := s.documents[id]
 	s.mu.Unlock()
 	if ok {
 		return slices.Clone(doc), ctx.Err()
@@ -207,7 +217,7 @@ func (s *Source) Look(ctx context.Context, c remote.Closure, known map[image.Dig
 	s.mu.Lock()
 	rest := remote.Closure{
 		Documents: slices.DeleteFunc(slices.Clone(c.Documents), func(d image.Digest) bool {
-			_, ok := s.configs[d]
+			_, ok := s.documents[d]
 			if ok {
 				mine.Documents[d] = ""
 			}

@@ -7,15 +7,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/enginetest"
+	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/original"
 	"github.com/dogestry/dogestry/internal/original/originaltest"
-	"github.com/dogestry/dogestry/internal/repo"
+	"github.com/dogestry/dogestry/internal/remote"
 )
 
 // originalsIn writes a repository of format 1.0 to a directory and opens it.
@@ -107,11 +110,169 @@ func testOriginalIDs(t *testing.T, e *enginetest.Engine) {
 	}
 }
 
-var (
-	_ = tar.NewReader
-	_ = io.EOF
-	_ = os.Open
-	_ = slices.Sort[[]int]
-	_ = engine.Classic
-	_ = repo.Open
-)
+// helloLayer is the layer of enginetest.Hello: one static binary, /hello.
+func helloLayer(t *testing.T) []byte {
+	t.Helper()
+	path, err := enginetest.Archive(t.Context(), enginetest.Hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for archive := tar.NewReader(f); ; {
+		h, err := archive.Next()
+		if err != nil {
+			t.Fatalf("no layer in %s: %v", path, err)
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if layer := tar.NewReader(bytes.NewReader(content)); h.Size > 1<<10 {
+			if inner, err := layer.Next(); err == nil && inner.Name == "hello" {
+				return content
+			}
+		}
+	}
+}
+
+// old is a repository of format 1.0 with an image that runs, as dogestry-test/old:1,
+// and one on the same base, as :2. The binary is put in place by a layer above one
+// that has something else there.
+func old(t *testing.T) originaltest.Repository {
+	r := originaltest.Repository{}
+	config := map[string]any{"config": map[string]any{"Entrypoint": []string{"/hello"}, "Cmd": []string{"much"}, "Env": []string{"OLD=1"}}, "architecture": runtime.GOARCH}
+	base := r.Add("", originaltest.Step{Name: "ADD base", Command: "echo wow >/gone", Layer: originaltest.Tar("hello/", "hello/not=this", "gone=wow", "kept=wow")})
+	base = r.Add(base, originaltest.Step{Name: "ENV OLD=1", Layer: originaltest.Empty()})
+	hello := r.Add(base, originaltest.Step{Name: "ADD hello", Command: "#(nop) ADD hello in /", Layer: helloLayer(t)})
+	top := r.Add(hello, originaltest.Step{Name: "RUN rm", Command: "rm /gone", Layer: originaltest.Tar(".wh.gone"), Plain: true, Members: config})
+	r.Tag("dogestry-test/old/1", top)
+	r.Tag("dogestry-test/old/2", r.Add(hello, originaltest.Step{Name: "RUN two", Command: "echo two >/two", Layer: originaltest.Tar("two=two"), Members: config}))
+	return r
+}
+
+// TestOriginalRuns pulls images of format 1.0 into each kind of engine: they run, and
+// their history has the old commands. What two share is sent once, where the engine can.
+func TestOriginalRuns(t *testing.T) {
+	for kind, each := range map[string]func(*testing.T, func(*testing.T, *enginetest.Engine)){
+		"classic": enginetest.Each, "containerd": enginetest.EachContainerd, "podman": enginetest.EachPodman,
+	} {
+		t.Run(kind, func(t *testing.T) {
+			each(t, func(t *testing.T, e *enginetest.Engine) { testOriginalRuns(t, e, &counted{Client: connect(t, e.Host)}) })
+		})
+	}
+}
+
+func testOriginalRuns(t *testing.T, e *enginetest.Engine, client *counted) {
+	source := originalsIn(t, old(t))
+	const name, other = "dogestry-test/old:1", "dogestry-test/old:2"
+	results := mustPull(t, source, client, name, other)
+	defer remove(t, e, name)
+	defer remove(t, e, other)
+	if sent := len(moved(results[1])); client.Kind() != engine.Podman && sent != 1 {
+		t.Errorf("of the second image %d layers were sent", sent)
+	}
+	if again := mustPull(t, source, client, name); len(moved(again[0])) != 0 {
+		t.Errorf("again: %+v", again)
+	}
+	out, err := runs(t, e, client.Kind(), name)
+	if err != nil || string(out) != "hello from dogestry\nmuch\n" {
+		t.Errorf("it says %q, error %v", out, err)
+	}
+	out, err = e.Docker(t.Context(), nil, "history", "--no-trunc", "--format", "{{.CreatedBy}}", name)
+	want := "/bin/sh -c rm /gone\n/bin/sh -c #(nop) ADD hello in /\n/bin/sh -c #(nop) ENV OLD=1\n/bin/sh -c echo wow >/gone\n"
+	if err != nil || string(out) != want {
+		t.Errorf("its history is\n%s(%v), want\n%s", out, err, want)
+	}
+	if got := namesIn(t, e, name); !slices.Contains(got, "kept") || slices.Contains(got, "gone") || slices.Contains(got, "hello/not") {
+		t.Errorf("it has the files %q", got)
+	}
+}
+
+// runs runs an image: with Podman not by the API, as testPodmanRuns.
+func runs(t *testing.T, e *enginetest.Engine, kind engine.Kind, name string) ([]byte, error) {
+	if kind == engine.Podman {
+		args := append(e.PodmanArgs(), "run", "--rm", "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "docker.io/"+name)
+		return exec.CommandContext(t.Context(), "podman", args...).Output()
+	}
+	return e.Docker(t.Context(), nil, "run", "--rm", "--network=none", name)
+}
+
+// namesIn are the files of an image.
+func namesIn(t *testing.T, e *enginetest.Engine, name string) (names []string) {
+	t.Helper()
+	id, err := e.Docker(t.Context(), nil, "create", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	container := strings.TrimSpace(string(id))
+	defer func() { _, _ = e.Docker(t.Context(), nil, "rm", container) }()
+	exported, err := e.Docker(t.Context(), nil, "export", container)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for files := tar.NewReader(bytes.NewReader(exported)); ; {
+		h, err := files.Next()
+		if err == io.EOF {
+			return names
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, strings.TrimPrefix(h.Name, "./"))
+	}
+}
+
+// TestOriginalDeep pulls the golden image of 127 entries into engines that take no
+// more than 125 layers.
+func TestOriginalDeep(t *testing.T) {
+	eachEngine(t, func(t *testing.T, e *enginetest.Engine, client *counted) {
+		source := originalsIn(t, originaltest.Golden())
+		mustPull(t, source, client, "deep:127")
+		defer remove(t, e, "deep:127")
+		out, err := e.Docker(t.Context(), nil, "history", "-q", "deep:127")
+		if n := strings.Count(string(out), "\n"); err != nil || n != 127 {
+			t.Errorf("its history has %d entries: %v", n, err)
+		}
+	})
+}
+
+// TestOriginalCopy copies images of format 1.0 to another remote, where they are of
+// today: by the IDs with which they would be pulled, so that a second copy moves nothing.
+func TestOriginalCopy(t *testing.T) {
+	source := originalsIn(t, originaltest.Golden())
+	to := remoteIn(t, t.TempDir())
+	var images []CopyImage
+	for _, name := range []string{"myapp:1", "myapp:2", "team/deep/nested:V2", "baseless:1"} {
+		images = append(images, CopyImage{Source: reference(t, name), Target: reference(t, name)})
+	}
+	o := CopyOptions{All: true, From: "old", To: "new"}
+	for i, move := range []int{6, 0} {
+		done, err := Copy(t.Context(), source, to, images, o)
+		layers := 0
+		for _, r := range done.Images {
+			layers += len(moved(r))
+		}
+		if !fault.Is(err, fault.Partial) || len(done.Images) != 3 || len(done.Failed) != 1 || done.Failed[0].Image.Repository != "baseless" || !fault.Is(done.Failed[0].Err, fault.Damaged) {
+			t.Errorf("copy %d: %+v, %v", i, done, err)
+		}
+		if layers != move {
+			t.Errorf("copy %d moved %d layers, want %d", i, layers, move)
+		}
+	}
+	for _, img := range images[:3] {
+		want, err := source.Resolve(t.Context(), img.Source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := to.Resolve(t.Context(), img.Target); err != nil || got != want {
+			t.Errorf("%s is %s, want %s: %v", img.Target, got.Short(), want.Short(), err)
+		}
+		if _, err := remote.ReadTree(t.Context(), to, want, nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
