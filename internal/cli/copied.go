@@ -83,14 +83,18 @@ func (a *app) copiedDocument(c copied) error {
 		return c.err // the one JSON document is then the error
 	}
 	document := struct {
-		From    string             `json:"from"`
-		To      string             `json:"to"`
+		Remote  string             `json:"remote,omitempty"` // of an upgrade
+		From    string             `json:"from,omitempty"`
+		To      string             `json:"to,omitempty"`
 		Images  []transfer.Result  `json:"images"`
 		Failed  []notCopied        `json:"failed,omitempty"`  // images that the target has not, or tags that it still has
 		Removed []transfer.Removed `json:"removed,omitempty"` // tags
 		Seconds float64            `json:"seconds"`
 		Error   *failure           `json:"error,omitempty"` // what stopped it before it had done all
-	}{From: c.From, To: c.To, Images: c.Images, Removed: c.Removed, Seconds: c.took.Seconds(), Error: failureOf(c.err)}
+	}{Images: c.Images, Removed: c.Removed, Seconds: c.took.Seconds(), Error: failureOf(c.err)}
+	if document.From, document.To = c.From, c.To; c.From == c.To {
+		document.Remote, document.From, document.To = c.From, "", ""
+	}
 	if document.Images == nil {
 		document.Images = []transfer.Result{}
 	}

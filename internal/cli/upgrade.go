@@ -78,6 +78,12 @@ func (a *app) upgrade(ctx context.Context, name string, refs []image.Reference, 
 	o.From, o.To, o.Progress, o.Log = name, name, display, a.log()
 	done, err := transfer.Copy(ctx, a.withOriginals(in, name, display.Status), in, images, o)
 	hide()
+	if err == nil && len(tags) == 0 && !a.quiet {
+		fmt.Fprintf(a.errOut, "no image of format 1.0 in %s\n", name)
+		if !a.json {
+			return nil
+		}
+	}
 	if n := len(done.Failed); n > 0 && fault.Is(err, fault.Partial) {
 		err = fault.New(fault.Partial, "%d of %d images in %s were not upgraded", n, len(images), name)
 	}
