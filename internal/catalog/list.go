@@ -247,6 +247,7 @@ func (l *listing) read(ctx context.Context, ids []image.ID) error {
 			l.damage[id] = damage[i]
 		case old[i] != nil:
 			l.old[id] = old[i]
+			l.old[id].Image = nil // there may be many
 		default:
 			l.summaries[id] = summaries[i]
 		}

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -17,7 +18,9 @@ const oldFormat = "1.0"
 // oldImage is an image of format 1.0, as far as it is known without reading layers.
 // Those are called by the IDs of their entries.
 type oldImage struct {
-	*original.Image
+	*original.Image // nil in a list
+
+	created  *time.Time
 	platform image.Platform
 	config   ocispec.ImageConfig
 	layers   []remote.Layer
@@ -52,14 +55,14 @@ func readOld(ctx context.Context, source remote.Source, reader *original.Reader,
 	if old.layers, err = old.Layers(); err != nil {
 		return nil, err
 	}
+	old.created = old.Created()
 	old.platform, old.config, err = old.Runs()
-	old.Trim() // a list has many
 	return old, err
 }
 
 // fillOld completes the row of an image of format 1.0.
 func (l *listing) fillOld(row *Image, old *oldImage) {
-	row.Format, row.Created, row.Platform, row.Size = oldFormat, old.Created(), old.platform.String(), -1
+	row.Format, row.Created, row.Platform, row.Size = oldFormat, old.created, old.platform.String(), -1
 	for _, layer := range old.layers {
 		row.layers = append(row.layers, layer.Digest)
 		row.Stored += layer.Stored

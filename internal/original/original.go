@@ -60,11 +60,12 @@ type Reader struct {
 
 	mu    sync.Mutex
 	known map[image.Digest]Entry
+	size  int // bytes of their json
 }
 
-// mostRemembered is how large a json may be for its entry to be remembered, in
-// bytes: hundreds of times what it has in fact.
-const mostRemembered = 64 << 10
+// mostRemembered bounds the json of the entries that are remembered, in bytes: some
+// 40,000 entries. The others are read each time.
+const mostRemembered = 64 << 20
 
 // Read walks the chain of the image whose top entry is id. Its Damaged faults
 // name the object that is wrong; the image is then returned too, as far as it was
@@ -117,15 +118,21 @@ func (r *Reader) entry(ctx context.Context, img *Image, id image.Digest) (Entry,
 	if e, err = parse(found); err != nil {
 		return Entry{}, 0, wrong(e, err.Error())
 	}
-	if len(found.JSON) <= mostRemembered {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.known == nil {
-			r.known = map[image.Digest]Entry{}
-		}
-		r.known[id] = e
-	}
+	r.remember(e, len(found.JSON))
 	return e, len(found.JSON), nil
+}
+
+func (r *Reader) remember(e Entry, size int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.known[e.ID]; known || r.size+size > mostRemembered {
+		return
+	}
+	if r.known == nil {
+		r.known = map[image.Digest]Entry{}
+	}
+	r.known[e.ID] = e
+	r.size += size
 }
 
 // lacks adds to the fault of a parent that is missing what that may be.
@@ -241,19 +248,20 @@ func (m *Image) History() []ocispec.History {
 // Runs returns the platform of an image, and how it is run.
 func (m *Image) Runs() (image.Platform, ocispec.ImageConfig, error) {
 	var top struct {
-		OS           string              `json:"os"`
-		Architecture string              `json:"architecture"`
-		Variant      string              `json:"variant"`
-		Config       ocispec.ImageConfig `json:"config"`
+		OS           string    `json:"os"`
+		Architecture string    `json:"architecture"`
+		Variant      string    `json:"variant"`
+		Config       runConfig `json:"config"`
 	}
 	if err := json.Unmarshal(m.top, &top); err != nil {
 		return image.Platform{}, ocispec.ImageConfig{}, wrong(m.Entries[len(m.Entries)-1], err.Error())
 	}
-	return image.Platform{OS: top.OS, Architecture: top.Architecture, Variant: top.Variant}, top.Config, nil
+	c := top.Config
+	return image.Platform{OS: top.OS, Architecture: top.Architecture, Variant: top.Variant}, ocispec.ImageConfig{
+		User: c.User, ExposedPorts: c.ExposedPorts, Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd,
+		Volumes: c.Volumes, WorkingDir: c.WorkingDir, Labels: c.Labels, StopSignal: c.StopSignal,
+	}, nil
 }
-
-// Trim forgets what no other method than Runs needs.
-func (m *Image) Trim() { m.top = nil }
 
 // Named is a tag on an image of format 1.0.
 type Named struct {

@@ -57,6 +57,8 @@ type Source struct {
 	mu        sync.Mutex
 	images    map[image.ID]image.ID   // configs, by what tags name
 	documents map[image.Digest][]byte // configs and manifests
+	kept      []kept                  // the images that these are of, the oldest first
+	size      int64                   // of the documents, in bytes
 	layers    map[image.DiffID]remote.Layer
 }
 
@@ -105,6 +107,7 @@ func (s *Source) image(ctx context.Context, ref image.Reference, id image.ID) (i
 	defer s.measuring.Unlock()
 	s.mu.Lock()
 	known, ok := s.images[id]
+	ok = ok && s.documents[known] != nil // another image of the same config may have been forgotten
 	s.mu.Unlock()
 	if ok {
 		return known, nil
@@ -147,8 +150,33 @@ func (s *Source) image(ctx context.Context, ref image.Reference, id image.ID) (i
 	// An engine that has the image may know it by its manifest.
 	manifest := image.SynthesizeManifest(doc, layersOf)
 	config := image.DigestOf(doc)
-	s.images[id], s.documents[config], s.documents[image.DigestOf(manifest)] = config, doc, manifest
+	s.keep(kept{id, config, image.DigestOf(manifest)}, doc, manifest)
 	return config, nil
+}
+
+// kept is an image whose documents are at hand.
+type kept struct {
+	id               image.ID // what a tag names
+	config, manifest image.Digest
+}
+
+const (
+	mostKept  = image.MaxTree // bytes of documents that are at hand
+	leastKept = 16            // images whose documents are, however large: a copy is at fewer at once
+)
+
+// keep keeps the documents of an image, and forgets those of old ones: they can be
+// made again. s.mu is held.
+func (s *Source) keep(k kept, config, manifest []byte) {
+	s.images[k.id], s.documents[k.config], s.documents[k.manifest] = k.config, config, manifest
+	s.kept = append(s.kept, k)
+	for s.size += int64(len(config) + len(manifest)); s.size > mostKept && len(s.kept) > leastKept; s.kept = s.kept[1:] {
+		old := s.kept[0]
+		s.size -= int64(len(s.documents[old.config]) + len(s.documents[old.manifest]))
+		delete(s.images, old.id)
+		delete(s.documents, old.config)
+		delete(s.documents, old.manifest)
+	}
 }
 
 // measure returns layers by their diffIDs, with their sizes.

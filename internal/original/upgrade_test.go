@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +20,8 @@ import (
 	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/storage"
 	"github.com/dogestry/dogestry/internal/storage/mem"
+	"github.com/dogestry/dogestry/internal/storage/s3"
+	"github.com/dogestry/dogestry/internal/storage/s3/s3test"
 	"github.com/dogestry/dogestry/internal/storage/storagetest"
 	"github.com/dogestry/dogestry/internal/transfer"
 )
@@ -268,5 +271,36 @@ func TestUpgradeRaces(t *testing.T) {
 	both.Wait()
 	if err := holds(s, ids, true); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestUpgradeS3 upgrades a bucket on a real server.
+func TestUpgradeS3(t *testing.T) {
+	server := s3test.For(t)
+	for _, v := range server.Environment() {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+	o, err := s3.Parse("s3://" + server.Bucket(t) + "/images?endpoint=" + url.QueryEscape(server.Endpoint))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := s3.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := smallIDs(t)
+	fill(t, s, small())
+	if err := holds(s, ids, false); err != nil {
+		t.Error(err)
+	}
+	if done, err := upgrade(t.Context(), s); err != nil || len(done.Images) != 2 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if err := holds(s, ids, true); err != nil {
+		t.Error(err)
+	}
+	if again, err := upgrade(t.Context(), s); err != nil || len(again.Images) > 0 {
+		t.Errorf("again: %+v, %v", again, err)
 	}
 }
