@@ -159,8 +159,8 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// TestUpgradeCrash kills an upgrade at each operation in each way: no tag ever
-// names what is not whole, and a rerun does the rest.
+// TestUpgradeCrash kills an upgrade at each operation in each way, with -short at
+// every fourth in two ways: no tag ever names what is not whole, and a rerun does the rest.
 func TestUpgradeCrash(t *testing.T) {
 	ids := smallIDs(t)
 	prepared := func() *mem.Store {
@@ -173,12 +173,13 @@ func TestUpgradeCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	ops := count.Ops()
-	modes := storagetest.Modes
+	modes, step := storagetest.Modes, 1
 	if testing.Short() {
+		step = 4
 		modes = []storagetest.Mode{storagetest.After, storagetest.Dead}
 	}
 	killed, broken := 0, 0
-	for n := 1; n <= ops; n++ {
+	for n := 1; n <= ops; n += step {
 		for _, mode := range modes {
 			killed++
 			if err := crash(t, prepared(), ids, n, mode); err != nil {
