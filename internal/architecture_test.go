@@ -27,17 +27,18 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "repo", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
+		"cli/progress", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
 	}},
 	{"cli/progress", []string{"transfer"}},
 	{"transfer", []string{"remote", "engine", "image", "fault"}},
-	{"catalog", []string{"remote", "image", "fault"}},
-	{"verify", []string{"remote", "codec", "image", "fault"}},
+	{"catalog", []string{"original", "remote", "image", "fault"}},
+	{"verify", []string{"original", "remote", "codec", "image", "fault"}},
+	{"original", []string{"remote", "image", "fault"}},
 	{"names", []string{"retention", "remote", "image", "fault"}},
 	{"retention", nil},
 	{"trust", []string{"remote", "signature", "image", "fault"}},
 	{"signature", []string{"image"}},
-	{"repo", []string{"lease", "remote", "storage", "codec", "image", "fault"}},
+	{"repo", []string{"lease", "original", "remote", "storage", "codec", "image", "fault"}},
 	{"layout", []string{"remote", "storage", "codec", "image", "fault"}},
 	{"dockerarchive", []string{"layout", "remote", "storage", "codec", "image", "fault"}},
 	{"lease", []string{"storage", "image"}},
@@ -55,6 +56,7 @@ var rules = []rule{
 	{"storage/storagetest", []string{"storage"}},
 	{"storage/s3/s3test", nil},
 	{"remote/remotetest", []string{"remote", "image", "fault"}},
+	{"original/originaltest", nil},
 	{"lease/model", nil},
 	{"enginetest", nil},
 	{"enginetest/hello", nil},
@@ -65,7 +67,7 @@ var rules = []rule{
 	}},
 }
 
-var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "remote/remotetest", "lease/model"}
+var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "remote/remotetest", "original/originaltest", "lease/model"}
 
 // TestImportDirection asks the go command what imports what, tests apart.
 func TestImportDirection(t *testing.T) {

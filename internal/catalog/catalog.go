@@ -19,10 +19,11 @@ import (
 type Image struct {
 	Reference image.Reference `json:"reference"`
 	ID        image.ID        `json:"id"`
-	Created   *time.Time      `json:"created"`  // null where the image does not say
-	Platform  string          `json:"platform"` // of an index those that the remote has, joined by ", "
-	Size      int64           `json:"size"`     // bytes of its layers, decoded
-	Stored    int64           `json:"stored"`   // bytes that its layers take in the remote, shared ones included
+	Created   *time.Time      `json:"created"`          // null where the image does not say
+	Platform  string          `json:"platform"`         // of an index those that the remote has, joined by ", "
+	Size      int64           `json:"size"`             // bytes of its layers, decoded; -1 where it is not known before they are read
+	Stored    int64           `json:"stored"`           // bytes that its layers take in the remote, shared ones included
+	Format    string          `json:"format,omitempty"` // "1.0" of one by the original dogestry, whose ID is random
 	Damage    string          `json:"damage,omitempty"`
 
 	layers []image.Digest // each once
@@ -83,6 +84,9 @@ func (c *Catalog) Inspect(ctx context.Context, ref image.Reference) (*Details, e
 		return nil, err
 	}
 	tree, err := readTree(ctx, c.source, id)
+	if errors.Is(err, remote.ErrOriginal) {
+		return c.inspectOld(ctx, ref, id, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +141,4 @@ func (c *Catalog) sharing(ctx context.Context, row Image) (map[image.Digest][]im
 }
 
 // lasting reports whether err is about the image and not about the way to it.
-func lasting(err error) bool {
-	return fault.Is(err, fault.Damaged) || errors.Is(err, errors.ErrUnsupported)
-}
+func lasting(err error) bool { return fault.Is(err, fault.Damaged) }

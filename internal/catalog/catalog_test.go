@@ -124,7 +124,7 @@ func TestListDamaged(t *testing.T) {
 	put(t, s, "images/"+indexID+"/json", index)
 	original := strings.Repeat("1", 64)
 	put(t, s, "repositories/f/original", original)
-	put(t, s, "images/"+original+"/json", `{"id":"`+original+`"}`)
+	put(t, s, "images/"+original+"/json", `{"id":"`+original+`","parent":"`+nothing+`"}`)
 	put(t, s, "images/"+original+"/VERSION", "1.0")
 
 	rows, err := catalog.New(r).List(t.Context(), "")
@@ -137,7 +137,7 @@ func TestListDamaged(t *testing.T) {
 		"c:nothing":  nothing,
 		"d:garbage":  "repositories/d/garbage",
 		"e:index":    "none of its platforms",
-		"f:original": "original dogestry",
+		"f:original": "the image needs entry " + nothing,
 	} {
 		i := slices.IndexFunc(rows, func(r catalog.Image) bool { return r.Reference.String() == ref })
 		if i < 0 {

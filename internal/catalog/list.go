@@ -8,6 +8,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/original"
 	"github.com/dogestry/dogestry/internal/remote"
 )
 
@@ -39,7 +40,7 @@ func (c *Catalog) list(ctx context.Context, repository string) ([]Image, map[ima
 		versions = versions || tag.Version != ""
 	}
 	slices.SortFunc(tags, func(a, b remote.Tag) int { return a.Reference.Compare(b.Reference) })
-	l := &listing{source: c.source, versions: versions && c.cache != nil, memory: newMemory()}
+	l := &listing{source: c.source, originals: originalsOf(c.source), versions: versions && c.cache != nil, memory: newMemory()}
 	if c.cache != nil {
 		l.known = c.cache.load()
 	}
@@ -60,13 +61,16 @@ func (c *Catalog) list(ctx context.Context, repository string) ([]Image, map[ima
 
 // listing is one List on its way.
 type listing struct {
-	source   remote.Source
+	source    remote.Source
+	originals *original.Reader // nil where source has none
+
 	versions bool   // the remote tells versions, and they are to be remembered
 	known    memory // by earlier lists
 	memory   memory // for later ones: what this one has used
 
 	summaries map[image.ID]summary
-	damage    map[image.ID]error // why there is no summary
+	old       map[image.ID]*oldImage // images of format 1.0, which have no summary
+	damage    map[image.ID]error     // why there is none
 	layers    map[image.Digest]remote.Layer
 	torn      map[image.Digest]error
 }
@@ -132,6 +136,7 @@ func (l *listing) resolve(ctx context.Context, tags []remote.Tag) ([]Image, erro
 // images learns what the rows need of each image.
 func (l *listing) images(ctx context.Context, ids []image.ID) error {
 	l.summaries = make(map[image.ID]summary, len(ids))
+	l.old = map[image.ID]*oldImage{}
 	l.damage = map[image.ID]error{}
 	l.layers = map[image.Digest]remote.Layer{}
 	l.torn = map[image.Digest]error{}
@@ -161,7 +166,7 @@ func (l *listing) images(ctx context.Context, ids []image.ID) error {
 	}
 	ask = remote.Closure{}
 	for _, id := range unread {
-		if l.versions && l.damage[id] == nil {
+		if l.versions && l.damage[id] == nil && l.old[id] == nil {
 			ask.Documents = append(append(ask.Documents, id), l.summaries[id].Documents...)
 		}
 		ask.Layers = append(ask.Layers, l.summaries[id].Layers...)
@@ -213,30 +218,37 @@ func (l *listing) look(ctx context.Context, c remote.Closure) (map[image.Digest]
 
 // read reads documents.
 func (l *listing) read(ctx context.Context, ids []image.ID) error {
-	summaries, damage := make([]summary, len(ids)), make([]error, len(ids))
+	summaries, old, damage := make([]summary, len(ids)), make([]*oldImage, len(ids)), make([]error, len(ids))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
 	for i, id := range ids {
 		g.Go(func() error {
 			tree, err := readTree(gctx, l.source, id)
-			if err != nil {
-				if lasting(err) {
-					damage[i] = err
-					return nil
-				}
-				return err
+			switch {
+			case err == nil:
+				summaries[i] = summarize(tree)
+				return nil
+			case lasting(err):
+				old[i], err = readOld(gctx, l.source, l.originals, id, err)
 			}
-			summaries[i] = summarize(tree)
-			return nil
+			if err != nil && lasting(err) {
+				damage[i] = err
+				return nil
+			}
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
 	for i, id := range ids {
-		if damage[i] != nil {
+		switch {
+		case damage[i] != nil:
 			l.damage[id] = damage[i]
-		} else {
+		case old[i] != nil:
+			l.old[id] = old[i]
+			l.old[id].Image = nil // there may be many
+		default:
 			l.summaries[id] = summaries[i]
 		}
 	}
@@ -247,6 +259,10 @@ func (l *listing) read(ctx context.Context, ids []image.ID) error {
 func (l *listing) fill(row *Image) {
 	if err := l.damage[row.ID]; err != nil {
 		row.Damage = err.Error()
+		return
+	}
+	if old := l.old[row.ID]; old != nil {
+		l.fillOld(row, old)
 		return
 	}
 	s := l.summaries[row.ID]

@@ -9,12 +9,13 @@ import (
 	"github.com/dogestry/dogestry/internal/transfer"
 )
 
-// copied is what a copy came to.
+// copied is what a copy came to, or an upgrade, which is a copy of a remote to itself.
 type copied struct {
 	transfer.CopyOptions
 	transfer.Copied
-	took time.Duration
-	err  error // why it stopped, if it did not do all
+	verb, past string
+	took       time.Duration
+	err        error // why it stopped, if it did not do all
 }
 
 // notCopied is an image in --json output that the target has not.
@@ -54,7 +55,7 @@ func (a *app) printSummaries(c copied) {
 	if a.quiet {
 		return
 	}
-	o := outcome{verb: "copy", past: "copied", results: c.Images, took: c.took}
+	o := outcome{verb: c.verb, past: c.past, results: c.Images, took: c.took}
 	same := 0
 	for _, r := range c.Images {
 		if n, _, _ := r.Moved(); n == 0 && c.All {
@@ -82,14 +83,18 @@ func (a *app) copiedDocument(c copied) error {
 		return c.err // the one JSON document is then the error
 	}
 	document := struct {
-		From    string             `json:"from"`
-		To      string             `json:"to"`
+		Remote  string             `json:"remote,omitempty"` // of an upgrade
+		From    string             `json:"from,omitempty"`
+		To      string             `json:"to,omitempty"`
 		Images  []transfer.Result  `json:"images"`
 		Failed  []notCopied        `json:"failed,omitempty"`  // images that the target has not, or tags that it still has
 		Removed []transfer.Removed `json:"removed,omitempty"` // tags
 		Seconds float64            `json:"seconds"`
 		Error   *failure           `json:"error,omitempty"` // what stopped it before it had done all
-	}{From: c.From, To: c.To, Images: c.Images, Removed: c.Removed, Seconds: c.took.Seconds(), Error: failureOf(c.err)}
+	}{Images: c.Images, Removed: c.Removed, Seconds: c.took.Seconds(), Error: failureOf(c.err)}
+	if document.From, document.To = c.From, c.To; c.From == c.To {
+		document.Remote, document.From, document.To = c.From, "", ""
+	}
 	if document.Images == nil {
 		document.Images = []transfer.Result{}
 	}

@@ -84,7 +84,7 @@ func (a *app) copy(ctx context.Context, images []transfer.CopyImage, o transfer.
 	o.Progress, o.Log = display, a.log()
 	display.Status("reading " + o.From)
 	start := time.Now()
-	from, closeFrom, err := a.openSource(ctx, o.From)
+	from, closeFrom, err := a.openSource(ctx, o.From, display.Status)
 	if err != nil {
 		return err
 	}
@@ -109,5 +109,5 @@ func (a *app) copy(ctx context.Context, images []transfer.CopyImage, o transfer.
 	display.Status("asking what " + o.To + " has already")
 	done, err := transfer.Copy(ctx, from, to, images, o)
 	hide()
-	return a.printCopied(copied{CopyOptions: o, Copied: done, took: time.Since(start), err: err})
+	return a.printCopied(copied{CopyOptions: o, Copied: done, verb: "copy", past: "copied", took: time.Since(start), err: err})
 }

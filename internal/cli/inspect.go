@@ -55,6 +55,9 @@ func printDetails(w io.Writer, d *catalog.Details) error {
 		fmt.Fprintf(t, "Created:\t%s (%s)\n", d.Created.Format(time.RFC3339), ago(d.Created))
 	}
 	fmt.Fprintf(t, "Platform:\t%s\n", oneLine(d.Platform))
+	if d.Format != "" {
+		fmt.Fprintf(t, "Format:\t%s, by the original dogestry: IDs are random, and nothing proves the bytes\n", d.Format)
+	}
 	for _, p := range d.Index {
 		what := oneLine(p.Platform)
 		if !p.Attests.IsZero() {
@@ -65,10 +68,10 @@ func printDetails(w io.Writer, d *catalog.Details) error {
 		}
 		fmt.Fprintf(t, "Manifest:\t%s  %s\n", p.Digest.Short(), what)
 	}
-	fmt.Fprintf(t, "Size:\t%s (%s stored)\n", bytes(d.Size), bytes(d.Stored))
+	fmt.Fprintf(t, "Size:\t%s (%s stored)\n", sizeOf(d.Size), bytes(d.Stored))
 	fmt.Fprintf(t, "\nLAYER\tSIZE\tSTORED\tSHARED WITH\n")
 	for _, l := range d.Layers {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", l.Digest.Short(), bytes(l.Size), bytes(l.Stored), sharedWith(l.Shared))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", l.Digest.Short(), sizeOf(l.Size), bytes(l.Stored), sharedWith(l.Shared))
 	}
 	fmt.Fprintf(t, "\nHISTORY\tCREATED BY\n")
 	for _, h := range d.History {
@@ -83,6 +86,14 @@ func printDetails(w io.Writer, d *catalog.Details) error {
 	}
 	_, err := fmt.Fprintf(w, "\nConfig: %s", indentedJSON(d.Config))
 	return err
+}
+
+// sizeOf writes a size that may not be known.
+func sizeOf(n int64) string {
+	if n < 0 {
+		return "?"
+	}
+	return bytes(n)
 }
 
 // sharedWith names a few of the tags that have a layer too.

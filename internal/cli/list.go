@@ -89,9 +89,19 @@ func printList(w io.Writer, rows []catalog.Image) {
 			continue
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Reference.Repository, r.Reference.Tag, shortID(r.ID),
-			ago(r.Created), bytes(r.Stored), oneLine(r.Platform))
+			ago(r.Created), bytes(r.Stored), platformOf(r))
 	}
 	t.Flush()
+}
+
+// platformOf is what a list says of an image's platform, and of its format where
+// that is an old one.
+func platformOf(r catalog.Image) string {
+	platform := oneLine(r.Platform)
+	if r.Format != "" {
+		platform += ", format " + r.Format
+	}
+	return platform
 }
 
 func shortID(id image.ID) string {

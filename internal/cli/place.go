@@ -54,8 +54,9 @@ func checkPlace(name string) error {
 	return nil
 }
 
-// openSource opens what a copy reads. The caller calls what it returns to close it.
-func (a *app) openSource(ctx context.Context, name string) (remote.Source, func() error, error) {
+// openSource opens what a copy reads; status shows what that is at. The caller calls
+// what it returns to close it.
+func (a *app) openSource(ctx context.Context, name string, status func(string)) (remote.Source, func() error, error) {
 	defer a.oneWay(&a.uploadLimit)()
 	if p, path, ok := placeOf(name); ok {
 		if err := a.unlimited(name, p.what); err != nil {
@@ -64,7 +65,10 @@ func (a *app) openSource(ctx context.Context, name string) (remote.Source, func(
 		return p.read(ctx, name, path)
 	}
 	from, err := a.openRemote(ctx, name, toRead, codec.LZ4)
-	return from, nothing, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return a.withOriginals(from, name, status), nothing, nil
 }
 
 // openTarget opens what a copy writes, as openSource does.

@@ -71,7 +71,7 @@ func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, v
 	display.Status("reading " + name)
 	o.Progress, o.Log = display, a.log()
 	start := time.Now()
-	results, err := transfer.Pull(ctx, from, to, images, o)
+	results, err := transfer.Pull(ctx, a.withOriginals(from, name, display.Status), to, images, o)
 	hide()
 	return a.printResults(outcome{verb: "pull", past: "pulled", remote: name, results: results, took: time.Since(start), err: err})
 }

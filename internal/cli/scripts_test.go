@@ -62,6 +62,7 @@ func TestMain(m *testing.M) {
 //	image NAME LAYER…         brings an image into the engine with one layer for each word; the same word is the same layer
 //	trouble NAME              brings one of enginetest.Trouble into the engine
 //	hostile NAME              brings an image whose config is full of control characters
+//	golden VERSION DIR        a copy of the golden repository of that version of the format
 //	docker ARGS…              the docker command on the engine
 //	json                      stdout must be one JSON document; replaces in it what differs from run to run
 //	flip FILE                 damages the byte in the middle
@@ -101,6 +102,7 @@ func testScripts(t *testing.T, engine *enginetest.Engine) {
 			"image":    loads(t.Context(), engine, wordsImage),
 			"trouble":  loads(t.Context(), engine, func(name string, _ []string) *enginetest.Image { return enginetest.TroubleNamed(name).Image }),
 			"hostile":  loads(t.Context(), engine, func(name string, _ []string) *enginetest.Image { return hostileImage(name) }),
+			"golden":   golden,
 			"docker":   dockerCommand(t.Context(), engine),
 			"json":     oneDocument,
 			"flip":     flip,
@@ -170,6 +172,13 @@ func hostileImage(name string) *enginetest.Image {
 		config = []byte(strings.Replace(string(config), `"architecture":"`, `"variant":"`+attack+`","architecture":"`, 1))
 		return []byte(strings.Replace(string(config), `"Env":[`, `"Labels":{"`+attack+`":"`+attack+`"},"Env":["A=`+attack+`",`, 1))
 	}).Step("RUN \x1b]0;owned\x07 \x1b[2J \u009b31m")
+}
+
+func golden(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: golden VERSION DIR")
+	}
+	ts.Check(os.CopyFS(ts.MkAbs(args[1]), os.DirFS(filepath.Join("..", "..", "testdata", "golden", args[0]))))
 }
 
 func dockerCommand(ctx context.Context, e *enginetest.Engine) func(*testscript.TestScript, bool, []string) {

@@ -107,8 +107,8 @@ func (v verified) summarize(a *app) {
 	}
 	fmt.Fprintf(a.errOut, "verified %s: %s, %s, %s%s, %s in %.1fs\n", v.name,
 		count(r.Images, "image"), count(r.Documents, "document"), count(r.Layers, "layer"), part, bytes(r.Bytes), v.took.Seconds())
-	for _, u := range r.Unread {
-		fmt.Fprintf(a.errOut, "not verified: %s: %s\n", sharedWith(u.Images), printable(u.Why))
+	for _, u := range r.Unproved {
+		fmt.Fprintf(a.errOut, "not proved: %s: %s\n", sharedWith(u.Images), printable(u.Why))
 	}
 	if u := r.Unreferenced; u != nil && u.Entries > 0 {
 		fmt.Fprintf(a.errOut, "no tag reaches %s: of pushes under way, or of tags that were moved or removed\n", heap(repo.Heap{Count: u.Entries, Stored: u.Bytes}))
@@ -121,20 +121,20 @@ func (v verified) document() any {
 		List []remote.Entry `json:"list"`
 	}
 	document := struct {
-		Remote       string           `json:"remote"`
-		Subset       string           `json:"subset,omitempty"`
-		Images       int              `json:"images"`
-		Documents    int              `json:"documents"`
-		Layers       int              `json:"layers"`
-		Bytes        int64            `json:"bytes"`
-		Findings     []verify.Finding `json:"findings"`
-		Unread       []verify.Unread  `json:"unread,omitempty"`
-		Unreferenced *unreferenced    `json:"unreferenced,omitempty"` // absent where it is not known
-		Seconds      float64          `json:"seconds"`
-		Error        *failure         `json:"error,omitempty"`
+		Remote       string            `json:"remote"`
+		Subset       string            `json:"subset,omitempty"`
+		Images       int               `json:"images"`
+		Documents    int               `json:"documents"`
+		Layers       int               `json:"layers"`
+		Bytes        int64             `json:"bytes"`
+		Findings     []verify.Finding  `json:"findings"`
+		Unproved     []verify.Unproved `json:"unproved,omitempty"`
+		Unreferenced *unreferenced     `json:"unreferenced,omitempty"` // absent where it is not known
+		Seconds      float64           `json:"seconds"`
+		Error        *failure          `json:"error,omitempty"`
 	}{
 		Remote: v.name, Images: v.report.Images, Documents: v.report.Documents, Layers: v.report.Layers, Bytes: v.report.Bytes,
-		Findings: v.report.Findings, Unread: v.report.Unread, Seconds: v.took.Seconds(), Error: failureOf(v.err),
+		Findings: v.report.Findings, Unproved: v.report.Unproved, Seconds: v.took.Seconds(), Error: failureOf(v.err),
 	}
 	if v.part.Of > 0 {
 		document.Subset = v.part.String()

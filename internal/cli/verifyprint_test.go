@@ -26,7 +26,7 @@ func exampleReport() verified {
 				{Object: "images/aa/json", Problem: verify.Missing, Detail: "it is \x1b[31m gone", Images: []image.Reference{app}, Failure: "nobody has it"},
 				{Object: "images/bb/blob", Problem: verify.Swapped, Detail: "it is another", Images: []image.Reference{app, {Repository: "app", Tag: "2"}}, Repaired: true},
 			},
-			Unread:       []verify.Unread{{Images: []image.Reference{app}, Why: "format 1.0"}},
+			Unproved:     []verify.Unproved{{Images: []image.Reference{app}, Why: "format 1.0"}},
 			Unreferenced: &verify.Unreferenced{Entries: 1, Bytes: 1_000},
 		},
 		unreferenced: []remote.Entry{{ID: image.DigestOf([]byte("x")), Objects: 2, Bytes: 1000, Modified: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}},
@@ -52,7 +52,7 @@ images/bb/blob: repaired, was swapped: it is another
 		t.Errorf("stdout (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(`verified ./images: 2 images, 3 documents, 4 layers of part 2/7, 5MB in 1.5s
-not verified: app:1: format 1.0
+not proved: app:1: format 1.0
 no tag reaches 1 entry, 1kB: of pushes under way, or of tags that were moved or removed
 `, stderr); diff != "" {
 		t.Errorf("stderr (-want +got):\n%s", diff)
@@ -115,7 +115,7 @@ func TestPrintVerifiedJSON(t *testing.T) {
       "repaired": true
     }
   ],
-  "unread": [
+  "unproved": [
     {
       "images": [
         "app:1"

@@ -57,6 +57,10 @@ func Tag(ctx context.Context, in remote.Remote, source, target image.Reference, 
 
 // tagAs is Tag of the image that source names.
 func tagAs(ctx context.Context, in remote.Remote, source, target image.Reference, id image.ID, o TagOptions) (_ *Tagged, err error) {
+	if _, err := in.Document(ctx, id); errors.Is(err, remote.ErrOriginal) {
+		return nil, fault.Wrap(fault.Refused, remote.ErrOriginal, "%s cannot be given another name", source).
+			Advise("`dogestry upgrade` makes an image of today of it, by the same name.")
+	}
 	t := &Tagged{Source: source, Target: target, ID: id, DryRun: o.DryRun}
 	switch t.Before, err = in.Resolve(ctx, target); {
 	case fault.Is(err, fault.NotFound):

@@ -18,20 +18,26 @@ const reopenings = 3
 
 // Open opens a layer that Look found.
 func (r *Repo) Open(ctx context.Context, layer remote.Layer) (io.ReadCloser, error) {
+	l, err := r.newLayerReader(ctx, layer)
+	if err != nil {
+		return nil, err
+	}
+	l.proved = image.Verify(readerFunc(l.decode), layer.Digest, layer.Size)
+	return l, nil
+}
+
+// newLayerReader opens a layer. The caller sets proved.
+func (r *Repo) newLayerReader(ctx context.Context, layer remote.Layer) (*layerReader, error) {
 	id, file, err := r.layerObject(layer)
 	if err != nil {
 		return nil, err
 	}
 	c, _ := codecOf(file)
 	l := &layerReader{ctx: ctx, repo: r, layer: layer, unpack: c.Decode}
-	if id != layer.Digest { // an alias
+	if file == entryBlob && id != layer.Digest { // an alias
 		l.unpack = codec.Inflate
 	}
-	if err := l.open(); err != nil {
-		return nil, err
-	}
-	l.proved = image.Verify(readerFunc(l.decode), layer.Digest, layer.Size)
-	return l, nil
+	return l, l.open()
 }
 
 // layerObject returns the entry and the file in it that a layer is to be read from.

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/original"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/storage"
 )
@@ -29,12 +31,14 @@ type reach struct {
 	// in an index, and an alias may be written, behind the first look.
 	fixed map[image.ID]bool
 	seen  map[string]string
+
+	originals original.Reader
 }
 
 func newReach(r *Repo) *reach {
 	return &reach{
 		repo: r, marked: map[image.Digest]bool{}, spared: map[image.Digest]bool{},
-		fixed: map[image.ID]bool{}, seen: map[string]string{},
+		fixed: map[image.ID]bool{}, seen: map[string]string{}, originals: original.Reader{From: r},
 	}
 }
 
@@ -176,6 +180,9 @@ func (m *reach) follow(ctx context.Context, id image.ID) error {
 		return nil
 	}
 	tree, err := m.repo.tree(ctx, id)
+	if errors.Is(err, remote.ErrOriginal) {
+		return m.original(ctx, id, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -195,6 +202,26 @@ func (m *reach) follow(ctx context.Context, id image.ID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fixed[id] = fixed
+	return nil
+}
+
+// original marks all entries of an image of format 1.0. Only a tag may name one,
+// and not a document: then found stays the error.
+func (m *reach) original(ctx context.Context, id image.ID, found error) error {
+	is, err := original.IsNamed(ctx, m.repo, id)
+	if err != nil || !is {
+		return cmp.Or(err, found)
+	}
+	img, err := m.originals.Read(ctx, id)
+	if err != nil {
+		return err
+	}
+	for _, e := range img.Entries {
+		m.mark(e.ID)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fixed[id] = true
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -57,6 +58,9 @@ func (r *Repo) resolveDigest(ctx context.Context, ref image.Reference) (image.ID
 	doc, err := r.document(ctx, ref.Digest)
 	var torn *tornError
 	if errors.As(err, &torn) {
+		if is, err := r.isOriginal(ctx, ref.Digest); err != nil || is {
+			return image.ID{}, cmp.Or(err, r.noDocument(ref.Digest))
+		}
 		_, err := r.store.Stat(ctx, entryKey(ref.Digest, entryJSON))
 		if err == nil { // it is a layer's, or damaged
 			_, err = r.metadata(ctx, ref.Digest)

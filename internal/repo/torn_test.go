@@ -197,9 +197,15 @@ func TestOriginal(t *testing.T) {
 	put(t, s, "images/"+id+"/json", []byte(`{"id":"`+id+`","parent":""}`))
 	put(t, s, "images/"+id+"/layer.tar", []byte("tar"))
 	r := open(t, s, codec.LZ4)
-	_, err := remotetest.Pull(t.Context(), r, remotetest.Ref(t, "app:1"))
-	if err == nil || !strings.Contains(err.Error(), "original dogestry (format 1.0)") || !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("pull: %v", err)
+	for _, name := range []string{"app:1", "app@sha256:" + id} { // it is no document, and no digest
+		_, err := remotetest.Pull(t.Context(), r, remotetest.Ref(t, name))
+		if !fault.Is(err, fault.Damaged) || !errors.Is(err, remote.ErrOriginal) || !strings.Contains(err.Error(), "original dogestry (format 1.0)") {
+			t.Errorf("pull %s: %v", name, err)
+		}
+	}
+	// It gets no other name.
+	if err := r.Tag(t.Context(), remotetest.Ref(t, "app:2"), mustID(t, id)); !fault.Is(err, fault.Refused) || !strings.Contains(fault.AdviceOf(err), "dogestry upgrade") {
+		t.Errorf("tag: %v", err)
 	}
 	// A push of another image moves the tag.
 	img := remotetest.NewImage(t, "new", remotetest.FileLayer(t, "a", "a"))
@@ -294,4 +300,13 @@ func TestStrangeDocuments(t *testing.T) {
 			t.Errorf("%s: it is tagged: %v", name, got)
 		}
 	}
+}
+
+func mustID(t *testing.T, hex string) image.ID {
+	t.Helper()
+	id, err := image.ParseHex(hex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }

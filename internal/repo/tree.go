@@ -18,10 +18,18 @@ func (r *Repo) tree(ctx context.Context, id image.ID) (*image.Tree, error) {
 		Document: func(ctx context.Context, doc image.Digest) ([]byte, error) {
 			b, err := r.document(ctx, doc)
 			var torn *tornError
-			if errors.As(err, &torn) {
-				return nil, &remote.IncompleteError{ID: id, Missing: remote.Closure{Documents: []image.Digest{doc}}}
+			if !errors.As(err, &torn) {
+				return b, err
 			}
-			return b, err
+			switch is, err := r.isOriginal(ctx, doc); {
+			case err != nil:
+				return nil, err
+			case is && doc == id:
+				return nil, r.oldImage(id)
+			case is:
+				return nil, r.noDocument(doc)
+			}
+			return nil, &remote.IncompleteError{ID: id, Missing: remote.Closure{Documents: []image.Digest{doc}}}
 		},
 		Pick: func(ctx context.Context, index image.Digest, _ *image.Index) ([]image.Digest, error) {
 			held, err := r.Held(ctx, index)

@@ -18,6 +18,10 @@ import (
 type CopyImage struct {
 	Source image.Reference
 	Target image.Reference // has a tag, and no digest
+
+	// Moves is what Target is known to name: it is moved only while it does. Zero
+	// moves it whatever it names.
+	Moves image.ID
 }
 
 // CopyOptions are Options, and what only copies have.
@@ -244,7 +248,7 @@ func ofImage(err error) bool {
 	case fault.Damaged, fault.NotFound, fault.Refused:
 		return true
 	}
-	return errors.As(err, &wrong) || errors.Is(err, errors.ErrUnsupported) // no image, or one of format 1.0
+	return errors.As(err, &wrong) // no image
 }
 
 func (c *copier) partial(failed, images int) error {

@@ -63,7 +63,7 @@ func TestCopyOne(t *testing.T) {
 	from := newStock(t)
 	for _, name := range tagsOf(t, from) {
 		to := &logbook{Store: mem.New()}
-		images := append(copies(t, name), CopyImage{reference(t, name), reference(t, "other/name:now")})
+		images := append(copies(t, name), CopyImage{Source: reference(t, name), Target: reference(t, "other/name:now")})
 		done, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), images, CopyOptions{})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -217,7 +217,7 @@ func TestCopyIfAbsent(t *testing.T) {
 	from := newStock(t)
 	to := mem.New()
 	r := remoteOn(t, to, codec.LZ4)
-	if _, err := Copy(t.Context(), from, r, []CopyImage{{reference(t, "app:2"), reference(t, "app:1")}}, CopyOptions{}); err != nil {
+	if _, err := Copy(t.Context(), from, r, []CopyImage{{Source: reference(t, "app:2"), Target: reference(t, "app:1")}}, CopyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	before := objects(t, to)
@@ -501,7 +501,7 @@ func TestCopySignatures(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := reference(t, "app:2")
-	if _, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), []CopyImage{{ref, ref}, {ref, other}}, CopyOptions{}); err != nil {
+	if _, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), []CopyImage{{Source: ref, Target: ref}, {Source: ref, Target: other}}, CopyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	signature, tag := -1, -1

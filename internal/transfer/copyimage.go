@@ -129,6 +129,15 @@ func (p *copying) checkPlatforms() error {
 // mayTag finds out how the tag is to be written, and whether it may be.
 func (p *copying) mayTag(ctx context.Context) error {
 	p.tag = p.to.Tag
+	if from := p.image.Moves; !from.IsZero() {
+		mover, ok := p.to.(remote.Mover)
+		if !ok {
+			return fault.New(fault.Refused, "%s cannot promise that the tag %s is moved only while it names what it did", p.o.To, p.image.Target)
+		}
+		p.tag = func(ctx context.Context, ref image.Reference, id image.ID) error {
+			return mover.MoveTag(ctx, ref, from, id)
+		}
+	}
 	if !p.o.IfAbsent {
 		return nil
 	}

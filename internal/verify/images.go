@@ -125,13 +125,11 @@ func (r *run) read(ctx context.Context, m *img, id image.Digest) ([]reading, err
 		return []reading{{tree, false}}, nil
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
-	case unsupported(err):
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.unread = append(r.unread, Unread{m.tags, err.Error()})
-		return nil, nil
 	}
 	doc, docErr := r.from.Document(ctx, id)
+	if docErr != nil && id == m.id && errors.Is(docErr, remote.ErrOriginal) && r.originals != nil {
+		return nil, r.readOld(ctx, m)
+	}
 	if docErr != nil {
 		return nil, r.lost(ctx, m, id, docErr)
 	}
@@ -287,7 +285,7 @@ func (r *run) confirm(ctx context.Context) error {
 // countUnreferenced counts the entries that no tag reaches.
 func (r *run) countUnreferenced(ctx context.Context) error {
 	lister, ok := r.from.(remote.Lister)
-	if !ok || len(r.o.Images) > 0 || len(r.unread) > 0 {
+	if !ok || len(r.o.Images) > 0 {
 		return nil
 	}
 	for _, f := range r.open {
@@ -301,6 +299,9 @@ func (r *run) countUnreferenced(ctx context.Context) error {
 		reached[id] = true
 	}
 	for id := range r.layers {
+		reached[id] = true
+	}
+	for id := range r.old {
 		reached[id] = true
 	}
 	for _, c := range r.configs {

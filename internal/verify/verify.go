@@ -5,13 +5,13 @@ package verify
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"runtime"
 	"sync"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/original"
 	"github.com/dogestry/dogestry/internal/remote"
 )
 
@@ -55,7 +55,7 @@ type Report struct {
 	Bytes     int64 // of those layers, as their digests name them
 
 	Findings []Finding // in the order of objects
-	Unread   []Unread
+	Unproved []Unproved
 	Stopped  error // why not all that could be was written again
 
 	// Unreferenced is nil where it was not asked for, or cannot be known: of some
@@ -74,8 +74,8 @@ func (r *Report) Left() int {
 	return n
 }
 
-// Unread is an image that this version cannot read, and so not verify.
-type Unread struct {
+// Unproved is an image that was read, and that nothing proves.
+type Unproved struct {
 	Images []image.Reference `json:"images"`
 	Why    string            `json:"why"`
 }
@@ -104,7 +104,10 @@ func Run(ctx context.Context, from remote.Source, o Options) (*Report, error) {
 	r := &run{
 		from: from, o: o,
 		images: map[image.ID]*img{}, layers: map[image.Digest]*layer{}, configs: map[image.Digest]*config{},
-		documents: map[image.Digest]bool{}, open: map[findingKey]*finding{},
+		documents: map[image.Digest]bool{}, open: map[findingKey]*finding{}, old: map[image.Digest]*oldEntry{},
+	}
+	if from, ok := from.(remote.Originals); ok {
+		r.originals = &original.Reader{From: from}
 	}
 	err := r.all(ctx)
 	o.Progress.Status("")
@@ -135,7 +138,10 @@ type run struct {
 	toAudit   []*config
 	findings  []*finding              // all of them, also those that were repaired
 	open      map[findingKey]*finding // those that were not
-	unread    []Unread
+
+	originals *original.Reader           // nil where the remote has no images of format 1.0
+	old       map[image.Digest]*oldEntry // of such images
+	unproved  []Unproved
 	failures  int // to read something, since the last success
 
 	readLayers   int
@@ -181,6 +187,9 @@ func (r *run) prove(ctx context.Context) error {
 	if err := r.readAll(ctx); err != nil {
 		return err
 	}
+	if err := r.readOldLayers(ctx); err != nil {
+		return err
+	}
 	return r.audit(ctx)
 }
 
@@ -189,7 +198,7 @@ func (r *run) report() *Report {
 	defer r.mu.Unlock()
 	report := &Report{
 		Images: len(r.order), Documents: len(r.documents), Layers: r.readLayers, Bytes: r.readBytes,
-		Findings: []Finding{}, Unread: r.unread, Unreferenced: r.unreferenced, Stopped: r.stopped,
+		Findings: []Finding{}, Unproved: r.unprovedOf(), Unreferenced: r.unreferenced, Stopped: r.stopped,
 	}
 	for _, f := range r.findings {
 		if f.Repaired || r.open[f.key()] == f { // not one that was found anew by a repair
@@ -203,9 +212,6 @@ func (r *run) report() *Report {
 // lasting reports whether err is about what was to be read, and not about the way
 // to it.
 func lasting(err error) bool { return fault.Is(err, fault.Damaged) }
-
-// unsupported reports whether err says that this version cannot read something.
-func unsupported(err error) bool { return errors.Is(err, errors.ErrUnsupported) }
 
 // mostFailures is how many objects in a row may be unreadable, for other reasons
 // than damage, before the remote is given up.

@@ -301,19 +301,10 @@ func TestNames(t *testing.T) {
 			},
 			[]string{"kind " + fileOf(w.one.ID, "json") + " [odd:1]"},
 		},
-		{"an image of format 1.0", func() {
-			id := image.DigestOf([]byte("random"))
-			put(t, w.store, fileOf(id, "VERSION"), []byte("1.0"))
-			put(t, w.store, fileOf(id, "json"), []byte(`{"id":"x"}`))
-			put(t, w.store, "repositories/old/1", []byte(id.Hex()))
-		}, nil},
 	} {
 		c.damage()
 		report := w.verify(t, verify.Options{})
 		expect(t, c.what, report, c.want...)
-		if old := strings.Contains(c.what, "1.0"); old != (len(report.Unread) == 1) {
-			t.Errorf("%s: unread %v", c.what, report.Unread)
-		}
 		w.restore(t)
 	}
 }
