@@ -210,8 +210,9 @@ type matrix struct {
 	violations []string
 }
 
-// crashes kills every step-th operation of the scenes, so many at a time.
-func (m *matrix) crashes(ctx context.Context, c *catalogue, g ground, scenes []scene, step, atOnce int) error {
+// crashes kills operations of the scenes, so many at a time: all of them, or where
+// most is not 0 a sample of that many of each scene.
+func (m *matrix) crashes(ctx context.Context, c *catalogue, g ground, scenes []scene, most, atOnce int) error {
 	plans := make([]plan, len(scenes))
 	defer func() {
 		for _, p := range plans {
@@ -238,7 +239,11 @@ func (m *matrix) crashes(ctx context.Context, c *catalogue, g ground, scenes []s
 	eg, ectx := errgroup.WithContext(ctx)
 	eg.SetLimit(atOnce)
 	for i, sc := range scenes {
-		for n := 1; n <= plans[i].ops; n += step {
+		step := 1
+		if most > 0 {
+			step = (plans[i].ops + most - 1) / most
+		}
+		for n := 1 + step/2; n <= plans[i].ops; n += step {
 			for _, mode := range g.modes {
 				eg.Go(func() error {
 					err := sc.crash(ectx, c, g, plans[i].template.dir, n, mode)
@@ -508,7 +513,7 @@ func crashAll(ctx context.Context, w io.Writer, o options) (err error) {
 		for _, sc := range scenes() {
 			var m matrix
 			begin := time.Now()
-			if err := m.crashes(ctx, c, g, []scene{sc}, 1, 16); err != nil {
+			if err := m.crashes(ctx, c, g, []scene{sc}, 0, 16); err != nil {
 				return err
 			}
 			fmt.Fprintf(w, "%-10s %-8s %5d operations killed, %d violations, %.0f s\n", g.name, sc.name, m.killed, len(m.violations), time.Since(begin).Seconds())

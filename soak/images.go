@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/image"
@@ -60,11 +61,14 @@ func makeCatalogue(ctx context.Context, r *repo.Repo, sh shape, seed uint64) (*c
 		pool[i] = enginetest.NewLayer(enginetest.File(fmt.Sprint("file", i), 0o644, string(remotetest.Noise(fmt.Sprint(seed, i), size))))
 		c.add(pool[i].Bytes())
 	}
-	draw := func(name string) *enginetest.Image {
+	draw := func(name string) *enginetest.Image { // layers that others have too, and one that none has
 		m := enginetest.NewImage()
 		for _, i := range random.Perm(sh.pool)[:2+random.IntN(3)] {
 			m.Add(pool[i])
 		}
+		own := enginetest.NewLayer(enginetest.File("own", 0o644, name+strings.Repeat(" ", random.IntN(2<<10))))
+		c.add(own.Bytes())
+		m.Add(own)
 		return m.Step("ENV name=" + name)
 	}
 	for i := range sh.classics {
