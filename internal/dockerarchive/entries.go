@@ -92,9 +92,6 @@ func scan(ctx context.Context, r io.ReaderAt, size int64) (*entries, error) {
 		if e.offset, err = section.Seek(0, io.SeekCurrent); err != nil {
 			return nil, err
 		}
-		if e.link == "" && e.size > size-e.offset {
-			return nil, errDamaged("it is truncated")
-		}
 		all.named[name] = e
 	}
 }
