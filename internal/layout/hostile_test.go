@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/layout"
@@ -168,6 +170,29 @@ func TestVersions(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("it has %v by now, %v", entries, err)
+	}
+}
+
+// TestCreateAtOnce: many make one layout of an empty directory, and name images in it.
+func TestCreateAtOnce(t *testing.T) {
+	for range 5 {
+		dir := t.TempDir()
+		var g errgroup.Group
+		for i := range 8 {
+			s := store(t, dir)
+			img := remotetest.NewImage(t, fmt.Sprint(i), remotetest.FileLayer(t, "a", "a"))
+			g.Go(func() error {
+				l, err := layout.Create(t.Context(), s, "l")
+				if err == nil {
+					_, err = remotetest.Push(t.Context(), l, image.Reference{Repository: "app", Tag: fmt.Sprint(i)}, img)
+				}
+				return err
+			})
+		}
+		check(t, g.Wait())
+		if names, err := plain(store(t, dir)); err != nil || len(names) != 8 {
+			t.Errorf("%d names, %v", len(names), err)
+		}
 	}
 }
 
