@@ -50,6 +50,10 @@ func checkPlace(name string) error {
 		return fault.New(fault.Usage, "%s lacks the path of %s", name, p.what)
 	case strings.HasPrefix(path, "//"):
 		return fault.New(fault.Usage, "%q is no URL, but %s: and a path", name, scheme).Advise("Write it as %s:%s", scheme, filepath.Clean(path))
+	case strings.Contains(filepath.Base(path), ":") && !exists(path): // a habit from skopeo
+		dir, _, _ := strings.Cut(filepath.Base(path), ":")
+		return fault.New(fault.Usage, "nothing is at %s, and a name with a colon makes none", name).
+			Advise("Name the path alone, and the image as IMAGE: %s:%s", scheme, filepath.Join(filepath.Dir(path), dir))
 	}
 	return nil
 }

@@ -105,6 +105,7 @@ func (a *Archive) Close() error { return a.file.Close() }
 // contents are an archive as layout.Contents.
 type contents struct {
 	*entries
+	name  string // as the user named the archive
 	items []layout.Item
 	files map[image.Digest]layout.Blob // what is not below blobs/sha256 by its digest
 
@@ -131,8 +132,8 @@ func read(ctx context.Context, r io.ReaderAt, size int64, name string) (*content
 	if err != nil {
 		return nil, err
 	}
-	c := &contents{entries: all, files: map[image.Digest]layout.Blob{}}
-	named, err := c.layoutItems(ctx, name)
+	c := &contents{entries: all, name: name, files: map[image.Digest]layout.Blob{}}
+	named, err := c.layoutItems(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -171,14 +172,14 @@ func uncompressed(r io.ReaderAt, name string) error {
 }
 
 // layoutItems returns what the image layout in an archive names, nil where there is none.
-func (c *contents) layoutItems(ctx context.Context, name string) ([]layout.Item, error) {
+func (c *contents) layoutItems(ctx context.Context) ([]layout.Item, error) {
 	version, err := c.read(ctx, ocispec.ImageLayoutFile)
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, nil
 	}
 	if err == nil {
 		if err := layout.CheckVersion(version); err != nil {
-			return nil, fault.Wrap(fault.Refused, err, "%s is no image layout that dogestry reads", name)
+			return nil, fault.Wrap(fault.Refused, err, "%s is no image layout that dogestry reads", c.name)
 		}
 		var doc []byte
 		if doc, err = c.read(ctx, ocispec.ImageIndexFile); err == nil {
@@ -242,7 +243,7 @@ func (c *contents) addSaved(ctx context.Context, images []saved, named []layout.
 
 // configsOf returns the configs of the images that each item is or has.
 func (c *contents) configsOf(ctx context.Context, items []layout.Item) ([][]image.Digest, error) {
-	source := &layout.Source{Contents: c, Name: "the archive"}
+	source := &layout.Source{Contents: c, Name: c.name}
 	known := map[image.Digest][]image.Digest{}
 	var of func(id image.Digest, deeper bool) ([]image.Digest, error)
 	of = func(id image.Digest, deeper bool) ([]image.Digest, error) {
@@ -287,21 +288,24 @@ func (c *contents) configsOf(ctx context.Context, items []layout.Item) ([][]imag
 func (c *contents) addImage(ctx context.Context, img saved) (image.Digest, error) {
 	doc, err := c.read(ctx, img.Config)
 	if err != nil {
-		return image.Digest{}, missing(err)
+		if errors.Is(err, storage.ErrNotFound) {
+			err = errDamaged(fmt.Sprintf("it lacks %.100q, which its %s names", img.Config, manifestFile))
+		}
+		return image.Digest{}, err
 	}
 	if err := c.count(doc); err != nil {
 		return image.Digest{}, err
 	}
 	id := image.DigestOf(doc)
 	if says, ok := digestIn(img.Config); ok && says != id {
-		return id, errDamaged(fmt.Sprintf("the config %.100s is not what its name says", img.Config))
+		return id, errDamaged(fmt.Sprintf("the config %.100q is not what its name says", img.Config))
 	}
 	config, err := image.ParseConfig(doc)
 	if err != nil {
-		return id, errDamaged(fmt.Sprintf("the config %.100s is damaged: %v", img.Config, err))
+		return id, errDamaged(fmt.Sprintf("the config %.100q is damaged: %v", img.Config, err))
 	}
 	if len(config.DiffIDs) != len(img.Layers) {
-		return id, errDamaged(fmt.Sprintf("the image of the config %.100s has %d layers, and %d files of layers", img.Config, len(config.DiffIDs), len(img.Layers)))
+		return id, errDamaged(fmt.Sprintf("the image of the config %.100q has %d layers, and %d files of layers", img.Config, len(config.DiffIDs), len(img.Layers)))
 	}
 	c.files[id] = layout.Blob{Object: path.Clean(img.Config), Size: int64(len(doc))}
 	for i, name := range img.Layers {
@@ -322,13 +326,6 @@ func (c *contents) addImage(ctx context.Context, img saved) (image.Digest, error
 		c.files[config.DiffIDs[i]] = layout.Blob{Object: path.Clean(name), Size: e.size, Packed: codec.Compressed(head)}
 	}
 	return id, nil
-}
-
-func missing(err error) error {
-	if errors.Is(err, storage.ErrNotFound) {
-		return errDamaged("it lacks " + err.Error())
-	}
-	return err
 }
 
 // digestIn returns the digest that a file's name says it has: "<hex>.json",
@@ -354,6 +351,10 @@ func (c *contents) Stat(ctx context.Context, id image.Digest) (layout.Blob, erro
 	}
 	if b, ok := c.files[id]; ok {
 		return b, nil
+	}
+	var damage errDamaged
+	if errors.As(err, &damage) {
+		err = fault.Wrap(fault.Damaged, err, "%s is damaged", c.name)
 	}
 	return layout.Blob{}, err
 }

@@ -92,9 +92,6 @@ func scan(ctx context.Context, r io.ReaderAt, size int64) (*entries, error) {
 		if e.offset, err = section.Seek(0, io.SeekCurrent); err != nil {
 			return nil, err
 		}
-		if e.link == "" && e.size > size-e.offset {
-			return nil, errDamaged("it is truncated")
-		}
 		all.named[name] = e
 	}
 }
@@ -111,7 +108,7 @@ func (all *entries) find(name string) (entry, error) {
 		e, ok := all.named[at]
 		switch {
 		case !ok:
-			return entry{}, fmt.Errorf("%.200s: %w", name, storage.ErrNotFound)
+			return entry{}, fmt.Errorf("%.200q: %w", name, storage.ErrNotFound)
 		case e.link == "":
 			return e, nil
 		case outside(e.link):
@@ -146,7 +143,7 @@ func (all *entries) read(ctx context.Context, name string) ([]byte, error) {
 		return nil, err
 	}
 	if e.size > image.MaxDocument {
-		return nil, errDamaged(fmt.Sprintf("its %.100s has %d bytes, more than %d", name, e.size, image.MaxDocument))
+		return nil, errDamaged(fmt.Sprintf("its %.100q has %d bytes, more than %d", name, e.size, image.MaxDocument))
 	}
 	b := make([]byte, e.size)
 	if _, err := io.ReadFull(all.open(ctx, e), b); err != nil {

@@ -122,6 +122,8 @@ func TestHostile(t *testing.T) {
 	layer := func(i int) string {
 		return image.DigestOf(append([]byte{byte(i)}, img.Layers[i]...)).Hex() + "/layer.tar"
 	}
+	id, inLayout := image.DigestOf(img.Manifest()), regular("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	index := regular("index.json", fmt.Appendf(nil, `{"manifests":[{"digest":%q,"size":1,"annotations":{"org.opencontainers.image.ref.name":"app:1"}}]}`, id))
 	huge := remotetest.Noise("x", 1024)
 	many := strings.Repeat(`{"Config":"c","Layers":[]},`, maxImages+1)
 	flipped := slices.Clone(img.Layers[1])
@@ -131,29 +133,32 @@ func TestHostile(t *testing.T) {
 		kind  fault.Kind
 		says  string
 	}{
-		"above":                {with(regular("../x", nil)), fault.Damaged, `"../x"`},
-		"absolute":             {with(regular("/etc/passwd", nil)), fault.Damaged, `"/etc/passwd"`},
-		"twice":                {with(manifestJSON(t)), fault.Damaged, "two entries named \"manifest.json\""},
-		"link out":             {without(layer(1), link(layer(1), "../../secret")), fault.Damaged, "link out of the archive"},
-		"absolute link":        {without(layer(1), link(layer(1), secret)), fault.Damaged, "link out of the archive"},
-		"hard link out":        {without(layer(1), part{tar.Header{Name: layer(1), Typeflag: tar.TypeLink, Linkname: secret}, nil}), fault.Damaged, "link out of the archive"},
-		"endless link":         {without(layer(1), link(layer(1), "layer.tar")), fault.Damaged, "link without end"},
-		"a device":             {without(layer(1), part{tar.Header{Name: layer(1), Typeflag: tar.TypeChar}, nil}), fault.Damaged, "is missing"},
-		"a missing layer":      {without(layer(1)), fault.Damaged, "is missing"},
-		"another layer":        {without(layer(1), regular(layer(1), img.Layers[0])), fault.Damaged, "is damaged"},
-		"a damaged layer":      {without(layer(1), regular(layer(1), flipped)), fault.Damaged, "is damaged"},
-		"a missing config":     {without(img.ID.Hex() + ".json"), fault.Damaged, "it lacks " + img.ID.Hex() + ".json"},
-		"another config":       {without(img.ID.Hex()+".json", regular(img.ID.Hex()+".json", someImage(t, "other").Config)), fault.Damaged, "not what its name says"},
-		"no config":            {without(img.ID.Hex()+".json", regular(img.ID.Hex()+".json", []byte("{}"))), fault.Damaged, "not what its name says"},
-		"fewer layers":         {without(manifestFile, manifestJSON(t, saved{img.ID.Hex() + ".json", nil, []string{"a"}, nil})), fault.Damaged, "3 layers, and 1 files"},
-		"no JSON":              {without(manifestFile, regular(manifestFile, []byte("{"))), fault.Damaged, "manifest.json is damaged"},
-		"JSON with more":       {without(manifestFile, regular(manifestFile, []byte("[]x"))), fault.Damaged, "manifest.json is damaged"},
-		"too many images":      {without(manifestFile, regular(manifestFile, []byte("["+many[:len(many)-1]+"]"))), fault.Damaged, "more than 10000 images"},
-		"no names of images":   {without(manifestFile), fault.Refused, "has no manifest.json"},
-		"another layout":       {with(regular("oci-layout", []byte(`{"imageLayoutVersion":"2"}`))), fault.Refused, "it has the version"},
-		"a layout without one": {with(regular("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))), fault.Damaged, "it has no index.json"},
-		"a broken index":       {with(regular("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)), regular("index.json", huge)), fault.Damaged, "index.json is damaged"},
-		"a bomb":               {without(layer(1), regular(layer(1), gzipped(t, make([]byte, 1<<20)))), fault.Damaged, "is damaged"},
+		"above":                     {with(regular("../x", nil)), fault.Damaged, `"../x"`},
+		"absolute":                  {with(regular("/etc/passwd", nil)), fault.Damaged, `"/etc/passwd"`},
+		"twice":                     {with(manifestJSON(t)), fault.Damaged, "two entries named \"manifest.json\""},
+		"link out":                  {without(layer(1), link(layer(1), "../../secret")), fault.Damaged, "link out of the archive"},
+		"absolute link":             {without(layer(1), link(layer(1), secret)), fault.Damaged, "link out of the archive"},
+		"hard link out":             {without(layer(1), part{tar.Header{Name: layer(1), Typeflag: tar.TypeLink, Linkname: secret}, nil}), fault.Damaged, "link out of the archive"},
+		"endless link":              {without(layer(1), link(layer(1), "layer.tar")), fault.Damaged, "link without end"},
+		"a device":                  {without(layer(1), part{tar.Header{Name: layer(1), Typeflag: tar.TypeChar}, nil}), fault.Damaged, "is missing"},
+		"a missing layer":           {without(layer(1)), fault.Damaged, "is missing"},
+		"another layer":             {without(layer(1), regular(layer(1), img.Layers[0])), fault.Damaged, "is damaged"},
+		"a damaged layer":           {without(layer(1), regular(layer(1), flipped)), fault.Damaged, "is damaged"},
+		"a missing config":          {without(img.ID.Hex() + ".json"), fault.Damaged, "it lacks \"" + img.ID.Hex() + ".json\""},
+		"another config":            {without(img.ID.Hex()+".json", regular(img.ID.Hex()+".json", someImage(t, "other").Config)), fault.Damaged, "not what its name says"},
+		"no config":                 {without(img.ID.Hex()+".json", regular(img.ID.Hex()+".json", []byte("{}"))), fault.Damaged, "not what its name says"},
+		"fewer layers":              {without(manifestFile, manifestJSON(t, saved{img.ID.Hex() + ".json", nil, []string{"a"}, nil})), fault.Damaged, "3 layers, and 1 files"},
+		"no JSON":                   {without(manifestFile, regular(manifestFile, []byte("{"))), fault.Damaged, "manifest.json is damaged"},
+		"JSON with more":            {without(manifestFile, regular(manifestFile, []byte("[]x"))), fault.Damaged, "manifest.json is damaged"},
+		"too many images":           {without(manifestFile, regular(manifestFile, []byte("["+many[:len(many)-1]+"]"))), fault.Damaged, "more than 10000 images"},
+		"no names of images":        {without(manifestFile), fault.Refused, "has no manifest.json"},
+		"another layout":            {with(regular("oci-layout", []byte(`{"imageLayoutVersion":"2"}`))), fault.Refused, "it has the version"},
+		"a layout without one":      {with(regular("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))), fault.Damaged, "it has no index.json"},
+		"a broken index":            {with(regular("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)), regular("index.json", huge)), fault.Damaged, "index.json is damaged"},
+		"a blob that is a link out": {[]part{inLayout, index, link(blobName(id), secret)}, fault.Damaged, "link out of the archive"},
+		"a blob that is another":    {[]part{inLayout, index, regular(blobName(id), img.Config)}, fault.Damaged, "document " + id.Short() + " is damaged"},
+		"a blob that is missing":    {[]part{inLayout, index}, fault.Damaged, id.Hex() + " is missing"},
+		"a bomb":                    {without(layer(1), regular(layer(1), gzipped(t, make([]byte, 1<<20)))), fault.Damaged, "is damaged"},
 	} {
 		path := inFile(t, pack(t, test.parts...))
 		err := pullAll(t.Context(), path)

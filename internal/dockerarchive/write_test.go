@@ -81,6 +81,9 @@ func TestWrite(t *testing.T) {
 	push(t, w, "app:also", one)
 	push(t, w, "app:moved", one)
 	push(t, w, "app:moved", two)
+	if err := w.CreateTag(t.Context(), remotetest.Ref(t, "app:1"), two.ID); !fault.Is(err, fault.Refused) {
+		t.Errorf("a name that must not move: %v", err)
+	}
 	if missing, _, err := w.Missing(t.Context(), one.Closure()); err != nil || !missing.Empty() {
 		t.Errorf("it lacks %v, %v", missing, err)
 	}

@@ -105,8 +105,8 @@ func Plan(ctx context.Context, store Store, name string) (*Target, error) {
 		if err != nil {
 			return nil, t.failure(err, "cannot list %s", name)
 		}
-		if info.Key == indexFile { // Create was killed elsewhere, or this is torn
-			continue
+		if there, err = check(ctx, store, name); there || err != nil { // another has just made one
+			return t, err
 		}
 		return nil, fault.New(fault.Refused, "%s is no image layout, and not empty: it has %s", name, info.Key).
 			Advise("Name an empty or new directory, or one that has oci-layout in it.")

@@ -2,18 +2,24 @@ package layout_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/layout"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/remote/remotetest"
+	"github.com/dogestry/dogestry/internal/storage"
 )
 
 // TestHostile puts into a layout what an attacker, or a torn copy, may: each is an
@@ -168,6 +174,78 @@ func TestVersions(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("it has %v by now, %v", entries, err)
+	}
+}
+
+// TestCreateAtOnce: many make one layout of an empty directory, and name images in it.
+func TestCreateAtOnce(t *testing.T) {
+	for range 5 {
+		dir := t.TempDir()
+		var g errgroup.Group
+		for i := range 8 {
+			s := store(t, dir)
+			img := remotetest.NewImage(t, fmt.Sprint(i), remotetest.FileLayer(t, "a", "a"))
+			g.Go(func() error {
+				l, err := layout.Create(t.Context(), s, "l")
+				if err == nil {
+					_, err = remotetest.Push(t.Context(), l, image.Reference{Repository: "app", Tag: fmt.Sprint(i)}, img)
+				}
+				return err
+			})
+		}
+		check(t, g.Wait())
+		if names, err := plain(store(t, dir)); err != nil || len(names) != 8 {
+			t.Errorf("%d names, %v", len(names), err)
+		}
+	}
+}
+
+// late is a store in which somebody makes a layout after it was looked for.
+type late struct {
+	layout.Store
+	before func()
+}
+
+func (l late) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	l.before()
+	return l.Store.List(ctx, prefix)
+}
+
+// TestCreateLate is the moment that TestCreateAtOnce may miss.
+func TestCreateLate(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := layout.Create(t.Context(), late{store(t, dir), func() { create(t, dir) }}, "l"); err != nil {
+		t.Errorf("another was quicker: %v", err)
+	}
+}
+
+// TestCreateTag: of many that take a name which must not move, one succeeds.
+func TestCreateTag(t *testing.T) {
+	dir := t.TempDir()
+	ref := remotetest.Ref(t, "app:1")
+	var g errgroup.Group
+	var won atomic.Int32
+	for i := range 8 {
+		l, img := create(t, dir), remotetest.NewImage(t, fmt.Sprint(i))
+		check(t, l.PutDocument(t.Context(), img.Config))
+		g.Go(func() error {
+			for range 2 { // the winner may do it again
+				err := l.CreateTag(t.Context(), ref, img.ID)
+				if err == nil {
+					won.Add(1)
+				} else if !fault.Is(err, fault.Refused) {
+					return err
+				}
+			}
+			if err := l.MayCreate(t.Context(), ref, img.ID, false); err != nil && !fault.Is(err, fault.Refused) {
+				return err
+			}
+			return nil
+		})
+	}
+	check(t, g.Wait())
+	if won.Load() != 2 {
+		t.Errorf("%d of 16 succeeded", won.Load())
 	}
 }
 
