@@ -156,12 +156,16 @@ func old(t *testing.T) originaltest.Repository {
 
 // TestOriginalRuns pulls images of format 1.0 into each kind of engine: they run, and
 // their history has the old commands. What two share is sent once, where the engine can.
-func TestOriginalRuns(t *testing.T) {
+func TestOriginalRuns(t *testing.T) { everyEngine(t, testOriginalRuns) }
+
+// everyEngine runs a test on engines of all kinds.
+func everyEngine(t *testing.T, test func(*testing.T, *enginetest.Engine, *counted)) {
+	t.Helper()
 	for kind, each := range map[string]func(*testing.T, func(*testing.T, *enginetest.Engine)){
 		"classic": enginetest.Each, "containerd": enginetest.EachContainerd, "podman": enginetest.EachPodman,
 	} {
 		t.Run(kind, func(t *testing.T) {
-			each(t, func(t *testing.T, e *enginetest.Engine) { testOriginalRuns(t, e, &counted{Client: connect(t, e.Host)}) })
+			each(t, func(t *testing.T, e *enginetest.Engine) { test(t, e, &counted{Client: connect(t, e.Host)}) })
 		})
 	}
 }
@@ -229,7 +233,7 @@ func namesIn(t *testing.T, e *enginetest.Engine, name string) (names []string) {
 // TestOriginalDeep pulls the golden image of 127 entries into engines that take no
 // more than 125 layers.
 func TestOriginalDeep(t *testing.T) {
-	eachEngine(t, func(t *testing.T, e *enginetest.Engine, client *counted) {
+	everyEngine(t, func(t *testing.T, e *enginetest.Engine, client *counted) {
 		source := originalsIn(t, originaltest.Golden())
 		mustPull(t, source, client, "deep:127")
 		defer remove(t, e, "deep:127")
