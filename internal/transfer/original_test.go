@@ -151,6 +151,10 @@ func old(t *testing.T) originaltest.Repository {
 	top := r.Add(hello, originaltest.Step{Name: "RUN rm", Command: "rm /gone", Layer: originaltest.Tar(".wh.gone"), Plain: true, Members: config})
 	r.Tag("dogestry-test/old/1", top)
 	r.Tag("dogestry-test/old/2", r.Add(hello, originaltest.Step{Name: "RUN two", Command: "echo two >/two", Layer: originaltest.Tar("two=two"), Members: config}))
+	early := r.Add(hello, originaltest.Step{Name: "RUN early", Command: "echo early >/early", Layer: originaltest.Tar("early=early"), Members: map[string]any{
+		"config": config["config"], "architecture": nil, "os": nil, "docker_version": "0.5.3",
+	}})
+	r.Tag("dogestry-test/old/early", early)
 	return r
 }
 
@@ -185,6 +189,14 @@ func testOriginalRuns(t *testing.T, e *enginetest.Engine, client *counted) {
 	out, err := runs(t, e, client.Kind(), name)
 	if err != nil || string(out) != "hello from dogestry\nmuch\n" {
 		t.Errorf("it says %q, error %v", out, err)
+	}
+	// An image of the time before images told what they run on.
+	const early = "dogestry-test/old:early"
+	mustPull(t, source, client, early)
+	defer remove(t, e, early)
+	out, err = runs(t, e, client.Kind(), early)
+	if err != nil || string(out) != "hello from dogestry\nmuch\n" {
+		t.Errorf("without a platform it says %q, error %v", out, err)
 	}
 	out, err = e.Docker(t.Context(), nil, "history", "--no-trunc", "--format", "{{.CreatedBy}}", name)
 	want := "/bin/sh -c rm /gone\n/bin/sh -c #(nop) ADD hello in /\n/bin/sh -c #(nop) ENV OLD=1\n/bin/sh -c echo wow >/gone\n"
