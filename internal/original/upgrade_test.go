@@ -275,6 +275,47 @@ func TestUpgradeRaces(t *testing.T) {
 	}
 }
 
+// TestUpgradeBesideCollections: collections that run at once, without a grace, take
+// nothing that an upgrade relies on, and leave nothing of what it left behind.
+func TestUpgradeBesideCollections(t *testing.T) {
+	ids := smallIDs(t)
+	for range 5 {
+		s := mem.New()
+		fill(t, s, small())
+		ctx, stop := context.WithCancel(t.Context())
+		var beside sync.WaitGroup
+		collections := 0
+		beside.Go(func() {
+			for ctx.Err() == nil {
+				_, err := open(t, s).Collect(context.WithoutCancel(ctx), repo.CollectOptions{Grace: time.Nanosecond})
+				if err != nil {
+					t.Errorf("collection: %v", err)
+					return
+				}
+				collections++
+			}
+		})
+		_, err := upgrade(t.Context(), s)
+		stop()
+		beside.Wait()
+		if err != nil || collections == 0 {
+			t.Errorf("beside %d collections: %v", collections, err)
+		}
+		time.Sleep(time.Millisecond)
+		if _, err := open(t, s).Collect(t.Context(), repo.CollectOptions{Grace: time.Nanosecond}); err != nil {
+			t.Error(err)
+		}
+		if err := holds(s, ids, true); err != nil {
+			t.Error(err)
+		}
+		for key := range small() {
+			if _, err := s.Stat(t.Context(), key); err == nil && strings.HasPrefix(key, "images/") {
+				t.Errorf("%s is left", key)
+			}
+		}
+	}
+}
+
 // TestUpgradeS3 upgrades a bucket on a real server.
 func TestUpgradeS3(t *testing.T) {
 	server := s3test.For(t)
