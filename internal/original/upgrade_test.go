@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -275,44 +276,44 @@ func TestUpgradeRaces(t *testing.T) {
 	}
 }
 
-// TestUpgradeBesideCollections: collections that run at once, without a grace, take
-// nothing that an upgrade relies on, and leave nothing of what it left behind.
+// TestUpgradeBesideCollections lets a collection without a grace run at each moment
+// of an upgrade: it takes nothing that the upgrade relies on, for that is leased, and
+// nothing that a tag still needs.
 func TestUpgradeBesideCollections(t *testing.T) {
 	ids := smallIDs(t)
-	for range 5 {
+	mine := slices.Collect(maps.Keys(small()))
+	leased := 0
+	for n := 1; n <= 200; n++ {
 		s := mem.New()
 		fill(t, s, small())
-		ctx, stop := context.WithCancel(t.Context())
-		var beside sync.WaitGroup
-		collections := 0
-		beside.Go(func() {
-			for ctx.Err() == nil {
-				_, err := open(t, s).Collect(context.WithoutCancel(ctx), repo.CollectOptions{Grace: time.Nanosecond})
-				if err != nil {
-					t.Errorf("collection: %v", err)
-					return
-				}
-				collections++
+		at := &acting{Inner: s, at: n, act: func() {
+			time.Sleep(100 * time.Microsecond) // for what was just written to be older
+			before := keysOf(t, s, "images/")
+			c, err := open(t, s).Collect(context.Background(), repo.CollectOptions{Grace: time.Nanosecond})
+			if err != nil {
+				t.Errorf("collection before operation %d: %v", n, err)
+				return
 			}
-		})
-		_, err := upgrade(t.Context(), s)
-		stop()
-		beside.Wait()
-		if err != nil || collections == 0 {
-			t.Errorf("beside %d collections: %v", collections, err)
-		}
-		time.Sleep(time.Millisecond)
-		if _, err := open(t, s).Collect(t.Context(), repo.CollectOptions{Grace: time.Nanosecond}); err != nil {
-			t.Error(err)
+			leased += c.Leased.Count
+			after := keysOf(t, s, "images/")
+			for _, key := range before {
+				if !slices.Contains(mine, key) && !slices.Contains(after, key) && strings.HasSuffix(key, "/json") {
+					t.Errorf("collection before operation %d: it takes %s", n, key)
+				}
+			}
+		}}
+		if _, err := upgrade(t.Context(), at); err != nil {
+			t.Errorf("collection before operation %d: %v", n, err)
 		}
 		if err := holds(s, ids, true); err != nil {
-			t.Error(err)
+			t.Errorf("collection before operation %d: %v", n, err)
 		}
-		for key := range small() {
-			if _, err := s.Stat(t.Context(), key); err == nil && strings.HasPrefix(key, "images/") {
-				t.Errorf("%s is left", key)
-			}
+		if !at.acted {
+			break
 		}
+	}
+	if leased == 0 {
+		t.Error("no collection met a lease")
 	}
 }
 
