@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -62,7 +63,7 @@ func readOld(ctx context.Context, source remote.Source, reader *original.Reader,
 
 // fillOld completes the row of an image of format 1.0.
 func (l *listing) fillOld(row *Image, old *oldImage) {
-	row.Format, row.Created, row.Platform, row.Size = oldFormat, old.created, old.platform.String(), -1
+	row.Format, row.Created, row.Platform, row.Size = oldFormat, old.created, strings.Join(told(old.platform), ""), -1
 	for _, layer := range old.layers {
 		row.layers = append(row.layers, layer.Digest)
 		row.Stored += layer.Stored

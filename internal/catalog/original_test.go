@@ -22,6 +22,11 @@ func TestOriginals(t *testing.T) {
 	for key, content := range golden {
 		put(t, s, key, string(content))
 	}
+	early := originaltest.Repository{}
+	early.Tag("early/1", early.Add("", originaltest.Step{Name: "early", Layer: originaltest.Empty(), Plain: true, Members: map[string]any{"os": nil, "architecture": nil}}))
+	for key, content := range early {
+		put(t, s, key, string(content))
+	}
 	r := open(t, s)
 	push(t, r, "today:1", remotetest.NewImage(t, "today", layer(t, "a", 10)))
 	stored := func(name string) (size int64) {
@@ -34,6 +39,7 @@ func TestOriginals(t *testing.T) {
 	want := []string{
 		"baseless:1 " + originaltest.ID("RUN baseless")[:12] + "   0 0 damaged",
 		fmt.Sprintf("deep:127 %s 1.0 linux/amd64 -1 %d ", originaltest.ID("ENV deep=127")[:12], stored("ENV deep=127")),
+		fmt.Sprintf("early:1 %s 1.0  -1 1024 ", originaltest.ID("early")[:12]), // it does not say what it runs on
 		fmt.Sprintf("localhost:5000/team/myapp:latest %s 1.0 linux/amd64 -1 %d ", one[:12], stored("RUN one")),
 		fmt.Sprintf("myapp:1 %s 1.0 linux/amd64 -1 %d ", one[:12], stored("RUN one")),
 		fmt.Sprintf("myapp:2 %s 1.0 linux/amd64 -1 %d ", two[:12], stored("RUN opaque")),
@@ -100,7 +106,7 @@ func TestOriginals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := int64(10)
+	sum := int64(10 + 1024)
 	for key, content := range golden {
 		if strings.Contains(key, "/layer.tar") && !strings.Contains(key, originaltest.ID("RUN baseless")) {
 			sum += int64(len(content))

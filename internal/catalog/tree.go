@@ -36,10 +36,18 @@ func summarize(tree *image.Tree) summary {
 		if s.Created == nil {
 			s.Created = config.Created
 		}
-		platforms = append(platforms, config.Platform.String())
+		platforms = append(platforms, told(config.Platform)...)
 	}
 	s.Platform = strings.Join(platforms, ", ")
 	return s
+}
+
+// told is a platform as text, nothing where an image does not say: the oldest do not.
+func told(p image.Platform) []string {
+	if p == (image.Platform{}) {
+		return nil
+	}
+	return []string{p.String()}
 }
 
 // layersOf returns an image's layers, bottom first, as often as they occur; of an

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -97,11 +98,14 @@ func printList(w io.Writer, rows []catalog.Image) {
 // platformOf is what a list says of an image's platform, and of its format where
 // that is an old one.
 func platformOf(r catalog.Image) string {
-	platform := oneLine(r.Platform)
-	if r.Format != "" {
-		platform += ", format " + r.Format
+	var told []string
+	if r.Platform != "" {
+		told = append(told, oneLine(r.Platform))
 	}
-	return platform
+	if r.Format != "" {
+		told = append(told, "format "+r.Format)
+	}
+	return strings.Join(told, ", ")
 }
 
 func shortID(id image.ID) string {

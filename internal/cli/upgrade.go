@@ -76,7 +76,7 @@ func (a *app) upgrade(ctx context.Context, name string, refs []image.Reference, 
 		images[i] = transfer.CopyImage{Source: t.Reference, Target: t.Reference, Moves: t.ID}
 	}
 	o.From, o.To, o.Progress, o.Log = name, name, display, a.log()
-	done, err := transfer.Copy(ctx, a.withOriginals(in, name, display.Status), in, images, o)
+	done, err := transfer.Copy(ctx, a.originals(in, name, display.Status, ""), in, images, o)
 	hide()
 	if err == nil && len(tags) == 0 && !a.quiet {
 		fmt.Fprintf(a.errOut, "no image of format 1.0 in %s\n", name)
@@ -93,8 +93,13 @@ func (a *app) upgrade(ctx context.Context, name string, refs []image.Reference, 
 // withOriginals returns a remote to read from, in which the images that the
 // original dogestry wrote are there as what engines take.
 func (a *app) withOriginals(from *repo.Repo, name string, status func(string)) *original.Source {
+	return a.originals(from, name, status, fmt.Sprintf("; `dogestry upgrade %s` makes it one of today", name))
+}
+
+// originals is withOriginals with what is said behind a warning.
+func (a *app) originals(from *repo.Repo, name string, status func(string), advice string) *original.Source {
 	return original.New(from, original.Options{
 		Name: name, Log: a.log(), CacheDir: cacheDir(), Key: canonical(name), Status: status,
-		Warn: func(line string) { a.note(fmt.Sprintf("%s; `dogestry upgrade %s` makes it one of today", line, name)) },
+		Warn: func(line string) { a.note(line + advice) },
 	})
 }

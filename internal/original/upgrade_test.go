@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -272,6 +273,47 @@ func TestUpgradeRaces(t *testing.T) {
 	both.Wait()
 	if err := holds(s, ids, true); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestUpgradeBesideCollections lets a collection without a grace run at each moment
+// of an upgrade: it takes nothing that the upgrade relies on, for that is leased, and
+// nothing that a tag still needs.
+func TestUpgradeBesideCollections(t *testing.T) {
+	ids := smallIDs(t)
+	mine := slices.Collect(maps.Keys(small()))
+	leased := 0
+	for n := 1; n <= 200; n++ {
+		s := mem.New()
+		fill(t, s, small())
+		at := &acting{Inner: s, at: n, act: func() {
+			time.Sleep(100 * time.Microsecond) // for what was just written to be older
+			before := keysOf(t, s, "images/")
+			c, err := open(t, s).Collect(context.Background(), repo.CollectOptions{Grace: time.Nanosecond})
+			if err != nil {
+				t.Errorf("collection before operation %d: %v", n, err)
+				return
+			}
+			leased += c.Leased.Count
+			after := keysOf(t, s, "images/")
+			for _, key := range before {
+				if !slices.Contains(mine, key) && !slices.Contains(after, key) && strings.HasSuffix(key, "/json") {
+					t.Errorf("collection before operation %d: it takes %s", n, key)
+				}
+			}
+		}}
+		if _, err := upgrade(t.Context(), at); err != nil {
+			t.Errorf("collection before operation %d: %v", n, err)
+		}
+		if err := holds(s, ids, true); err != nil {
+			t.Errorf("collection before operation %d: %v", n, err)
+		}
+		if !at.acted {
+			break
+		}
+	}
+	if leased == 0 {
+		t.Error("no collection met a lease")
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -54,27 +56,35 @@ func (r *Repo) oldImage(id image.ID) error {
 func (r *Repo) Original(ctx context.Context, id image.Digest) (remote.Original, error) {
 	key := entryKey(id, entryJSON)
 	o := remote.Original{ID: id, Layer: remote.Layer{Digest: id, Size: -1, Source: key}}
-	sizes, versions, err := r.originalFiles(ctx, id)
-	if err != nil {
-		return o, r.failure(err, "cannot look into %s", r.name)
-	}
-	if len(sizes) == 0 {
-		return o, r.incomplete(&tornError{"entry " + entryPrefix(id) + " is missing", key, true})
-	}
-	switch is, err := r.isOriginal(ctx, id); {
-	case err != nil:
+	var sizes map[string]int64
+	var versions map[string]string
+	var is bool
+	var readErr error
+	// At once, since a chain is walked entry by entry.
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		sizes, versions, err = r.originalFiles(ctx, id)
+		return r.failure(err, "cannot look into %s", r.name)
+	})
+	g.Go(func() (err error) {
+		is, err = r.isOriginal(ctx, id)
+		return err
+	})
+	o.JSON, readErr = r.read(ctx, key, image.MaxDocument)
+	if err := g.Wait(); err != nil {
 		return o, err
+	}
+	switch {
+	case len(sizes) == 0:
+		return o, r.incomplete(&tornError{"entry " + entryPrefix(id) + " is missing", key, true})
 	case !is:
 		return o, r.incomplete(wrongObject(entryKey(id, entryVersion), "does not say that this is an entry of format 1.0"))
-	}
-	o.JSON, err = r.read(ctx, key, image.MaxDocument)
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
+	case errors.Is(readErr, storage.ErrNotFound):
 		return o, r.incomplete(missingObject(key))
-	case fault.Is(err, fault.Damaged):
+	case fault.Is(readErr, fault.Damaged):
 		return o, r.incomplete(wrongObject(key, "is too large"))
-	case err != nil:
-		return o, r.failure(err, "cannot read %s", r.name)
+	case readErr != nil:
+		return o, r.failure(readErr, "cannot read %s", r.name)
 	}
 	for _, c := range originalOrder {
 		file := layerFile(c)

@@ -151,17 +151,25 @@ func old(t *testing.T) originaltest.Repository {
 	top := r.Add(hello, originaltest.Step{Name: "RUN rm", Command: "rm /gone", Layer: originaltest.Tar(".wh.gone"), Plain: true, Members: config})
 	r.Tag("dogestry-test/old/1", top)
 	r.Tag("dogestry-test/old/2", r.Add(hello, originaltest.Step{Name: "RUN two", Command: "echo two >/two", Layer: originaltest.Tar("two=two"), Members: config}))
+	early := r.Add(hello, originaltest.Step{Name: "RUN early", Command: "echo early >/early", Layer: originaltest.Tar("early=early"), Members: map[string]any{
+		"config": config["config"], "architecture": nil, "os": nil, "docker_version": "0.5.3",
+	}})
+	r.Tag("dogestry-test/old/early", early)
 	return r
 }
 
 // TestOriginalRuns pulls images of format 1.0 into each kind of engine: they run, and
 // their history has the old commands. What two share is sent once, where the engine can.
-func TestOriginalRuns(t *testing.T) {
+func TestOriginalRuns(t *testing.T) { everyEngine(t, testOriginalRuns) }
+
+// everyEngine runs a test on engines of all kinds.
+func everyEngine(t *testing.T, test func(*testing.T, *enginetest.Engine, *counted)) {
+	t.Helper()
 	for kind, each := range map[string]func(*testing.T, func(*testing.T, *enginetest.Engine)){
 		"classic": enginetest.Each, "containerd": enginetest.EachContainerd, "podman": enginetest.EachPodman,
 	} {
 		t.Run(kind, func(t *testing.T) {
-			each(t, func(t *testing.T, e *enginetest.Engine) { testOriginalRuns(t, e, &counted{Client: connect(t, e.Host)}) })
+			each(t, func(t *testing.T, e *enginetest.Engine) { test(t, e, &counted{Client: connect(t, e.Host)}) })
 		})
 	}
 }
@@ -181,6 +189,14 @@ func testOriginalRuns(t *testing.T, e *enginetest.Engine, client *counted) {
 	out, err := runs(t, e, client.Kind(), name)
 	if err != nil || string(out) != "hello from dogestry\nmuch\n" {
 		t.Errorf("it says %q, error %v", out, err)
+	}
+	// An image of the time before images told what they run on.
+	const early = "dogestry-test/old:early"
+	mustPull(t, source, client, early)
+	defer remove(t, e, early)
+	out, err = runs(t, e, client.Kind(), early)
+	if err != nil || string(out) != "hello from dogestry\nmuch\n" {
+		t.Errorf("without a platform it says %q, error %v", out, err)
 	}
 	out, err = e.Docker(t.Context(), nil, "history", "--no-trunc", "--format", "{{.CreatedBy}}", name)
 	want := "/bin/sh -c rm /gone\n/bin/sh -c #(nop) ADD hello in /\n/bin/sh -c #(nop) ENV OLD=1\n/bin/sh -c echo wow >/gone\n"
@@ -229,7 +245,7 @@ func namesIn(t *testing.T, e *enginetest.Engine, name string) (names []string) {
 // TestOriginalDeep pulls the golden image of 127 entries into engines that take no
 // more than 125 layers.
 func TestOriginalDeep(t *testing.T) {
-	eachEngine(t, func(t *testing.T, e *enginetest.Engine, client *counted) {
+	everyEngine(t, func(t *testing.T, e *enginetest.Engine, client *counted) {
 		source := originalsIn(t, originaltest.Golden())
 		mustPull(t, source, client, "deep:127")
 		defer remove(t, e, "deep:127")

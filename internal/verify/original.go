@@ -58,6 +58,7 @@ func (r *run) needsOld(m *img, e original.Entry) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.documents[e.ID] = true
 	old := r.old[e.ID]
 	if old == nil {
 		old = &oldEntry{Layer: e.Layer}

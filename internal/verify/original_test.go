@@ -56,8 +56,8 @@ func TestOriginals(t *testing.T) {
 	if diff := cmp.Diff(want, unproved); diff != "" {
 		t.Errorf("unproved (-want +got):\n%s", diff)
 	}
-	if report.Images != 4 || report.Layers != 6+127 { // one of seven entries has none
-		t.Errorf("%d images, %d layers", report.Images, report.Layers)
+	if report.Images != 4 || report.Layers != 6+127 || report.Documents != 7+127 { // one of seven entries has none
+		t.Errorf("%d images, %d documents, %d layers", report.Images, report.Documents, report.Layers)
 	}
 	read := 0
 	for n := 1; n <= 3; n++ {
