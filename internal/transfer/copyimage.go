@@ -34,12 +34,24 @@ type copying struct {
 
 // find asks the source what the tag names.
 func (p *copying) find(ctx context.Context) (err error) {
+	if id, ok := p.o.pinned[p.image.Source]; ok {
+		p.id = id
+		return nil
+	}
 	p.id, err = p.from.Resolve(ctx, p.image.Source)
 	return err
 }
 
 // read reads what the image is made of, and makes sure that it may be copied.
-func (p *copying) read(ctx context.Context) (err error) {
+func (p *copying) read(ctx context.Context) error {
+	if err := p.survey(ctx); err != nil {
+		return err
+	}
+	return p.mayTag(ctx)
+}
+
+// survey reads what the image is made of.
+func (p *copying) survey(ctx context.Context) (err error) {
 	if err := p.readTree(ctx); err != nil {
 		return err
 	}
@@ -56,7 +68,7 @@ func (p *copying) read(ctx context.Context) (err error) {
 		p.media[l.Digest] = l.MediaType
 	}
 	p.results, p.sent, p.again = map[image.Digest]*LayerResult{}, map[image.Digest]remote.Layer{}, false
-	return p.mayTag(ctx)
+	return nil
 }
 
 func (p *copying) noImage(err error) error {
