@@ -27,9 +27,10 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
+		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
 	}},
 	{"cli/progress", []string{"transfer"}},
+	{"config", []string{"fault"}},
 	{"transfer", []string{"remote", "engine", "image", "fault"}},
 	{"catalog", []string{"original", "remote", "image", "fault"}},
 	{"verify", []string{"original", "remote", "codec", "image", "fault"}},
@@ -63,7 +64,7 @@ var rules = []rule{
 	{"../bench", []string{"enginetest", "storage/s3/s3test"}},
 	{"../soak", []string{
 		"transfer", "names", "retention", "repo", "lease", "remote", "codec", "storage", "storage/file", "storage/s3", "storage/mem", "image", "fault",
-		"enginetest", "remote/remotetest", "storage/s3/s3test",
+		"enginetest", "remote/remotetest", "storage/s3/s3test", "storage/storagetest",
 	}},
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/catalog"
 	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/config"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -36,7 +37,7 @@ func (a *app) openRemote(ctx context.Context, name string, mode access, c codec.
 	if err != nil {
 		return nil, err
 	}
-	return repo.Open(ctx, store, repo.Options{Name: name, Codec: c, Log: a.log(), Notify: a.note})
+	return repo.Open(ctx, store, repo.Options{Name: name, Codec: c, Log: a.log(), Notify: a.note, NoWait: a.noWait})
 }
 
 // openCatalog opens a remote to see what it holds.
@@ -229,6 +230,11 @@ func (a *app) unlimited(name, what string) error {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// configuration reads what the administrator and the user have set.
+func (a *app) configuration() (*config.Config, error) {
+	return config.Load(config.Sources{System: a.systemFile, User: config.UserFile(), Lookup: os.LookupEnv})
 }
 
 // connect opens the engine that --engine names, or docker's.

@@ -88,6 +88,12 @@ func (r Reference) String() string {
 // MarshalText returns String, for JSON.
 func (r Reference) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
+// UnmarshalText accepts what ParseReference accepts.
+func (r *Reference) UnmarshalText(text []byte) (err error) {
+	*r, err = ParseReference(string(text))
+	return err
+}
+
 // Compare orders by repository, then tag, byte by byte.
 func (r Reference) Compare(o Reference) int {
 	return cmp.Or(

@@ -22,6 +22,7 @@ const (
 	digestsPrefix    = "digests/"   // what registries know besides
 	referrersPrefix  = "referrers/" // the same
 	runPrefix        = "run/"       // what does not outlive a run; copies leave it out
+	bundleList       = ".bundle"    // the first member of a bundle; no store has it
 
 	entryJSON     = "json"
 	entryVersion  = "VERSION"

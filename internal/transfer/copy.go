@@ -38,6 +38,8 @@ type CopyOptions struct {
 	// from the target, of the same repositories; only with All. Where the source
 	// has none at all it takes Yes too.
 	Delete, Yes bool
+
+	pinned map[image.Reference]image.ID // what tags of the source are to be taken to name
 }
 
 // Copied is what a copy came to.

@@ -34,6 +34,10 @@ type copying struct {
 
 // find asks the source what the tag names.
 func (p *copying) find(ctx context.Context) (err error) {
+	if id, ok := p.o.pinned[p.image.Source]; ok {
+		p.id = id
+		return nil
+	}
 	p.id, err = p.from.Resolve(ctx, p.image.Source)
 	return err
 }
@@ -49,8 +53,11 @@ func (p *copying) read(ctx context.Context) error {
 }
 
 // follow says whether to begin again behind err, since the source has another
-// image by that name now, and else what is to be told.
+// image by that name now, and else what is to be told. An export follows nothing.
 func (p *copying) follow(ctx context.Context, err error, attempt int) (again bool, _ error) {
+	if p.o.pinned != nil {
+		return false, err // what it names now is not what was planned
+	}
 	now, since := remote.Since(ctx, p.from, p.image.Source, p.id, err)
 	if since != nil || now == p.id {
 		return false, since
@@ -63,7 +70,15 @@ func (p *copying) follow(ctx context.Context, err error, attempt int) (again boo
 	return true, nil
 }
 
-func (p *copying) readOnce(ctx context.Context) (err error) {
+func (p *copying) readOnce(ctx context.Context) error {
+	if err := p.survey(ctx); err != nil {
+		return err
+	}
+	return p.mayTag(ctx)
+}
+
+// survey reads what the image is made of.
+func (p *copying) survey(ctx context.Context) (err error) {
 	if err := p.readTree(ctx); err != nil {
 		return err
 	}
@@ -80,7 +95,7 @@ func (p *copying) readOnce(ctx context.Context) (err error) {
 		p.media[l.Digest] = l.MediaType
 	}
 	p.results, p.sent, p.again = map[image.Digest]*LayerResult{}, map[image.Digest]remote.Layer{}, false
-	return p.mayTag(ctx)
+	return nil
 }
 
 func (p *copying) noImage(err error) error {

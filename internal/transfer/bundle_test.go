@@ -1,0 +1,743 @@
+package transfer
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/remote/remotetest"
+	"github.com/dogestry/dogestry/internal/repo"
+	"github.com/dogestry/dogestry/internal/storage"
+	"github.com/dogestry/dogestry/internal/storage/mem"
+)
+
+// TestBundleRoundTrip: a bundle of everything, unpacked by tar, is the very
+// repository; so is a remote that has imported it, from a pipe and from a file.
+// A second import writes nothing.
+func TestBundleRoundTrip(t *testing.T) {
+	from := newStock(t)
+	sign(t, from, "app:1", "team/app:1")
+	want := objects(t, from.store)
+	bundle := mustExport(t, from, nil, tagsOf(t, from)...)
+	unpacked, names := unpack(t, bundle)
+	sameObjects(t, want, objects(t, unpacked))
+	if names[0] != ".bundle" || names[1] != "VERSION" {
+		t.Errorf("the first members are %q", names[:2])
+	}
+	inOrderOfNeed(t, names, objects(t, unpacked))
+	read := map[string]int{} // by the second import
+	for how, reader := range map[string]func() io.Reader{
+		"pipe": func() io.Reader { return struct{ io.Reader }{bytes.NewReader(bundle)} },
+		"file": func() io.Reader { return bytes.NewReader(bundle) },
+	} {
+		target := &logbook{Store: mem.New()}
+		for round := range 2 {
+			target.puts = nil
+			source := &tally{r: reader()}
+			var in io.Reader = source
+			if how == "file" {
+				in = &seeking{tally: source, s: source.r.(io.Seeker)}
+			}
+			done, err := importFrom(t, in, remoteOn(t, target, codec.None))
+			if err != nil {
+				t.Fatalf("%s: %v", how, err)
+			}
+			if len(done.Images) != 6 {
+				t.Errorf("%s: %d images", how, len(done.Images))
+			}
+			if n := movedOf(done.Layers); (n == 0) != (round == 1) || round == 0 && n != len(done.Layers) {
+				t.Errorf("%s, round %d: %d of %d layers moved", how, round, n, len(done.Layers))
+			}
+			written := slices.DeleteFunc(target.puts, func(key string) bool {
+				return strings.HasPrefix(key, "run/leases/") || strings.HasPrefix(key, "signatures/")
+			})
+			if round == 1 && len(written) > 0 {
+				t.Errorf("%s: %q was written again", how, written)
+			}
+			sameObjects(t, want, objects(t, target))
+			read[how] = source.n
+		}
+	}
+	if stored := storedIn(t, bundle); read["file"] > read["pipe"]-stored/2 {
+		t.Errorf("of a file %d bytes were read for nothing, of a pipe %d; there are %d of layers", read["file"], read["pipe"], stored)
+	}
+}
+
+// storedIn returns how many bytes of layers are in a bundle.
+func storedIn(t *testing.T, bundle []byte) (n int) {
+	t.Helper()
+	for _, m := range members(t, bundle) {
+		if len(layerKeys([]string{m.Name})) > 0 {
+			n += len(m.content)
+		}
+	}
+	return n
+}
+
+// TestBundleOfOne: each image alone is whole in a bundle, and nothing else is there.
+func TestBundleOfOne(t *testing.T) {
+	from := newStock(t)
+	all := objects(t, from.store)
+	for _, name := range tagsOf(t, from) {
+		bundle := mustExport(t, from, nil, name)
+		unpacked, _ := unpack(t, bundle)
+		for key, content := range objects(t, unpacked) {
+			if all[key] != content {
+				t.Errorf("%s: %s is %.80q, want %.80q", name, key, content, all[key])
+			}
+		}
+		target := mem.New()
+		if _, err := importFrom(t, bytes.NewReader(bundle), remoteOn(t, target, codec.LZ4)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		sameObjects(t, objects(t, unpacked), objects(t, target))
+		if tags := tagsOf(t, remoteOn(t, target, codec.LZ4)); !slices.Equal(tags, []string{name}) {
+			t.Errorf("%s came as %q", name, tags)
+		}
+	}
+}
+
+// TestBundleSince: what is there already is left out, by whatever tells it, and a
+// remote without it is refused before anything is written there.
+func TestBundleSince(t *testing.T) {
+	from := newStock(t)
+	base := mem.New()
+	if _, err := Copy(t.Context(), from, remoteOn(t, base, codec.None), copies(t, "app:1", blobbed), CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	full := mustExport(t, from, nil, "app:1", blobbed)
+	list, err := repo.ReadBundleList(bytes.NewReader(full), "full.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var alone bytes.Buffer
+	if err := repo.WriteBundleList(&alone, list); err != nil {
+		t.Fatal(err)
+	}
+	again, err := repo.ReadBundleList(&alone, "list")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for how, since := range map[string]Since{
+		"remote": SinceRemote(remoteOn(t, base, codec.None)), "bundle": SinceBundle(list), "list": SinceBundle(again),
+	} {
+		next := mustExport(t, from, since, "app:2", blobbed, multi, "aliased:1")
+		_, names := unpack(t, next)
+		if got := layerKeys(names); len(got) != 1+4 { // app:2's own one, and the platforms of the index
+			t.Errorf("%s: the layers %q are in it", how, got)
+		}
+		empty := &logbook{Store: mem.New()}
+		_, err := importFrom(t, bytes.NewReader(next), remoteOn(t, empty, codec.None))
+		if !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), "which it leaves out, is missing there") {
+			t.Errorf("%s: without its base: %v", how, err)
+		}
+		if written := slices.DeleteFunc(empty.puts, func(key string) bool { return strings.HasPrefix(key, "run/leases/") }); len(written) > 0 {
+			t.Errorf("%s: %q was written", how, written)
+		}
+		target := mem.New()
+		if _, err := importFrom(t, bytes.NewReader(full), remoteOn(t, target, codec.None)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := importFrom(t, bytes.NewReader(next), remoteOn(t, target, codec.None)); err != nil {
+			t.Fatalf("%s: %v", how, err)
+		}
+		for _, name := range []string{"app:2", multi, "aliased:1"} {
+			if _, err := Copy(t.Context(), remoteOn(t, target, codec.None), remoteOn(t, mem.New(), codec.None), copies(t, name), CopyOptions{}); err != nil {
+				t.Errorf("%s: %s is not whole: %v", how, name, err)
+			}
+		}
+		// A later bundle can be made since this one: what that left out is there too.
+		if list, err = repo.ReadBundleList(bytes.NewReader(next), "next.tar"); err != nil {
+			t.Fatal(err)
+		}
+		if _, names := unpack(t, mustExport(t, from, SinceBundle(list), "app:2", blobbed, multi, "aliased:1")); len(layerKeys(names)) > 0 {
+			t.Errorf("%s: since itself: %q", how, layerKeys(names))
+		}
+	}
+}
+
+// TestBundleSinceHalf: a compressed layer that is there by one of its names alone
+// is in the bundle, and not relied on.
+func TestBundleSinceHalf(t *testing.T) {
+	from := newStock(t)
+	plan, err := PlanExport(t.Context(), from, copies(t, blobbed), nil, CopyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed := 0
+	for _, l := range plan.Bundle.Layers {
+		if len(l.Tars) == 0 {
+			continue
+		}
+		packed++
+		for _, known := range l.Digests() {
+			since := func(context.Context, []image.Digest) (map[image.Digest]bool, error) {
+				return map[image.Digest]bool{known: true}, nil
+			}
+			target := mem.New()
+			if _, err := importFrom(t, bytes.NewReader(mustExport(t, from, since, blobbed)), remoteOn(t, target, codec.None)); err != nil {
+				t.Errorf("%s known alone: %v", known.Short(), err)
+			}
+			wholeTags(t, "half", target)
+		}
+	}
+	if packed != 2 {
+		t.Errorf("%d compressed layers, want 2", packed)
+	}
+}
+
+// TestBundleCut: of a bundle that ends anywhere no tag of an image comes that is
+// not whole, what came stays, and the whole bundle completes it.
+func TestBundleCut(t *testing.T) {
+	from := newStock(t)
+	want := objects(t, from.store)
+	bundle := mustExport(t, from, nil, tagsOf(t, from)...)
+	step := 3 * 512
+	if testing.Short() {
+		step = 15 * 512
+	}
+	last := len(bundle) - 2*512 - 512 // of the last tag; behind its content come zeros alone
+	ends := []int{0, 1, 511, last - 1, last, last + 63}
+	for n := 512; n < last; n += step {
+		ends = append(ends, n, n+7)
+	}
+	for _, n := range ends {
+		target := mem.New()
+		_, err := importFrom(t, bytes.NewReader(bundle[:n]), remoteOn(t, target, codec.None))
+		if !fault.Is(err, fault.Damaged) {
+			t.Fatalf("cut at %d of %d: %v", n, len(bundle), err)
+		}
+		wholeTags(t, fmt.Sprintf("cut at %d", n), target)
+		if n%5 > 0 {
+			continue
+		}
+		if _, err := importFrom(t, bytes.NewReader(bundle), remoteOn(t, target, codec.None)); err != nil {
+			t.Fatalf("again, after a cut at %d: %v", n, err)
+		}
+		sameObjects(t, want, objects(t, target))
+	}
+}
+
+// TestBundleFlipped: a byte that is wrong anywhere never comes into a remote.
+func TestBundleFlipped(t *testing.T) {
+	from := newStock(t)
+	want := objects(t, from.store)
+	bundle := mustExport(t, from, nil, tagsOf(t, from)...)
+	step := 997
+	if testing.Short() {
+		step = 4999
+	}
+	for n := 0; n < len(bundle); n += step {
+		wrong := bytes.Clone(bundle)
+		wrong[n] ^= 0x20
+		target := mem.New()
+		_, _ = importFrom(t, bytes.NewReader(wrong), remoteOn(t, target, codec.None)) // much of a tar means nothing
+		wholeTags(t, fmt.Sprintf("flipped at %d", n), target)
+		for key, content := range objects(t, target) {
+			if strings.HasPrefix(key, "images/") && !strings.HasSuffix(key, "/json") && want[key] != content {
+				t.Errorf("flipped at %d: %s is %.80q", n, key, content)
+			}
+		}
+	}
+}
+
+// TestBundleTornStore: whatever operation of the target fails, no tag is torn, and
+// the same import goes on.
+func TestBundleTornStore(t *testing.T) {
+	from := newStock(t)
+	want := objects(t, from.store)
+	bundle := mustExport(t, from, nil, tagsOf(t, from)...)
+	broken := errors.New("broken")
+	for n := 0; ; n++ {
+		target := mem.New()
+		faulty := &logbook{Store: target}
+		faulty.beforePut = func(key string) error {
+			if len(faulty.puts) > n {
+				return broken
+			}
+			return nil
+		}
+		_, err := importFrom(t, bytes.NewReader(bundle), remoteOn(t, faulty, codec.None))
+		if err == nil {
+			break
+		}
+		wholeTags(t, fmt.Sprintf("put %d fails", n), target)
+		if n%9 == 0 {
+			if _, err := importFrom(t, bytes.NewReader(bundle), remoteOn(t, target, codec.None)); err != nil {
+				t.Fatalf("again, after put %d: %v", n, err)
+			}
+			sameObjects(t, want, objects(t, target))
+		}
+	}
+}
+
+// TestBundleHostile: what others may have put into a tar.
+func TestBundleHostile(t *testing.T) {
+	from := newStock(t)
+	bundle := mustExport(t, from, nil, "app:1")
+	id, err := from.Resolve(t.Context(), reference(t, "app:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(name, content string) member {
+		return member{tar.Header{Name: name, Typeflag: tar.TypeReg}, content}
+	}
+	for name, test := range map[string]struct {
+		edit func([]member) []member
+		says string // "" where it comes all the same
+	}{
+		"nothing": {func(m []member) []member { return m }, ""},
+		"unknown members": {func(m []member) []member {
+			return slices.Concat(m[:1], []member{
+				file("future/key", "x"), file("images/"+strings.Repeat("0", 64)+"/json", "{}"), file(".hidden", "x"), file("a\nb", "x"),
+				file("repositories/other/tag", id.Hex()), file("run/leases/x", "x"), file("images/"+id.Hex()+"/odd", "x"),
+				{tar.Header{Name: "images/", Typeflag: tar.TypeDir}, ""},
+				file("signatures/app/1@"+id.Hex()+".x", "x"),
+				file("signatures/app/1@"+strings.Repeat("1", 64)+"."+strings.Repeat("a", 16), "x"),
+				file("signatures/app/2@"+id.Hex()+"."+strings.Repeat("a", 16), "x"),
+			}, m[1:])
+		}, ""},
+		"names with a dot before": {func(m []member) []member { return each(m, func(h *tar.Header) { h.Name = "./" + h.Name }) }, "is no bundle"},
+		"other names with a dot": {func(m []member) []member {
+			return append(m[:1], each(m[1:], func(h *tar.Header) { h.Name = "./" + h.Name })...)
+		}, ""},
+		"a way out":        {func(m []member) []member { return slices.Insert(m, 1, file("images/../../etc/passwd", "x")) }, "leads out of it"},
+		"an absolute name": {func(m []member) []member { return slices.Insert(m, 1, file("/etc/passwd", "x")) }, "leads out of it"},
+		"a directory that leads out": {func(m []member) []member {
+			return slices.Insert(m, 1, member{tar.Header{Name: "../", Typeflag: tar.TypeDir}, ""})
+		}, "leads out of it"},
+		"a symlink": {func(m []member) []member {
+			return slices.Insert(m, 1, member{tar.Header{Name: "images", Linkname: "/etc", Typeflag: tar.TypeSymlink}, ""})
+		}, "is neither file nor directory"},
+		"a hard link": {func(m []member) []member {
+			return slices.Insert(m, 1, member{tar.Header{Name: "x", Linkname: "VERSION", Typeflag: tar.TypeLink}, ""})
+		}, "is neither file nor directory"},
+		"a device": {func(m []member) []member {
+			return slices.Insert(m, 1, member{tar.Header{Name: "x", Typeflag: tar.TypeBlock}, ""})
+		}, "is neither file nor directory"},
+		"a pipe": {func(m []member) []member {
+			return slices.Insert(m, 1, member{tar.Header{Name: "x", Typeflag: tar.TypeFifo}, ""})
+		}, "is neither file nor directory"},
+		"a tag twice":      {func(m []member) []member { return append(m, m[len(m)-1]) }, "is there twice"},
+		"a document twice": {func(m []member) []member { return slices.Insert(m, len(m)-1, find(t, m, "images/"+id.Hex()+"/json")) }, "is there twice"},
+		"a tag of another image": {func(m []member) []member {
+			m[len(m)-1].content = strings.Repeat("1", 64)
+			return m
+		}, "is not what its list says"},
+		"a huge tag": {func(m []member) []member {
+			m[len(m)-1].content = strings.Repeat("1", 1<<20)
+			return m
+		}, "is too large"},
+		"a huge document": {func(m []member) []member {
+			find(t, m, "images/"+id.Hex()+"/json")
+			return editOf(m, "images/"+id.Hex()+"/json", strings.Repeat("x", image.MaxDocument+1))
+		}, "is too large"},
+		"another document": {func(m []member) []member { return editOf(m, "images/"+id.Hex()+"/json", "{}") }, "is not the document that its name says"},
+		"a tag first": {func(m []member) []member {
+			return slices.Insert(m[:len(m)-1], 2, m[len(m)-1])
+		}, "has all that it names"},
+		"no layers": {func(m []member) []member {
+			return slices.DeleteFunc(m, func(m member) bool { return len(layerKeys([]string{m.Name})) > 0 })
+		}, "has all that it names"},
+		"no document": {func(m []member) []member {
+			return slices.DeleteFunc(m, func(m member) bool { return m.Name == "images/"+id.Hex()+"/json" })
+		}, "has all that it names"},
+		"no tag":  {func(m []member) []member { return m[:len(m)-1] }, "is cut short"},
+		"no list": {func(m []member) []member { return m[1:] }, "is no bundle"},
+		"another layer": {func(m []member) []member {
+			for i := range m {
+				if keys := layerKeys([]string{m[i].Name}); len(keys) > 0 && strings.HasSuffix(m[i].Name, ".lz4") {
+					m[i].content = string(bytes.Repeat([]byte("other"), 100))
+				}
+			}
+			return m
+		}, "is damaged in the bundle"},
+		"a list of rubbish":      {func(m []member) []member { m[0].content = "{"; return m }, "the list of the bundle"},
+		"a list without version": {func(m []member) []member { m[0].content = "{}"; return m }, "the list of the bundle"},
+		"a newer list":           {func(m []member) []member { m[0].content = `{"bundle":2,"layers":7}`; return m }, "version 2"},
+		"a list with a tag twice": {func(m []member) []member {
+			m[0].content = fmt.Sprintf(`{"bundle":1,"tags":[{"image":"a:1","id":"%[1]s"},{"image":"a:1","id":"%[1]s"}]}`, id)
+			return m
+		}, "there twice"},
+		"a list with a name that is none": {func(m []member) []member {
+			m[0].content = fmt.Sprintf(`{"bundle":1,"tags":[{"image":"../a","id":"%s"}]}`, id)
+			return m
+		}, "not an image name"},
+		"a list with a negative size": {func(m []member) []member {
+			m[0].content = fmt.Sprintf(`{"bundle":1,"layers":[{"id":"%s","size":-1,"stored":1}]}`, id)
+			return m
+		}, "the layer"},
+		"a list that knows more": {func(m []member) []member {
+			m[0].content = strings.Replace(m[0].content, "{", `{"later":{"x":1},`, 1)
+			return m
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			target := mem.New()
+			_, err := importFrom(t, bytes.NewReader(pack(t, test.edit(members(t, bundle)))), remoteOn(t, target, codec.None))
+			switch {
+			case test.says == "" && err != nil, test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)):
+				t.Errorf("%v, want %q", err, test.says)
+			case test.says != "" && !fault.Is(err, fault.Damaged) && name != "a newer list":
+				t.Errorf("%v is no Damaged fault", err)
+			}
+			wholeTags(t, name, target)
+			for key := range objects(t, target) {
+				if strings.HasPrefix(key, "future") || strings.HasPrefix(key, "repositories/other") || strings.HasSuffix(key, "/odd") || strings.HasPrefix(key, "signatures/") {
+					t.Errorf("%s came", key)
+				}
+			}
+			if test.says == "" && len(tagsOf(t, remoteOn(t, target, codec.None))) != 1 {
+				t.Error("the tag is not there")
+			}
+		})
+	}
+}
+
+// TestExportDamaged: bytes that are wrong at the source make no bundle.
+func TestExportDamaged(t *testing.T) {
+	for _, how := range []string{"flipped", "cut", "gone"} {
+		from := newStock(t)
+		for _, key := range layerKeys(sortedKeys(objects(t, from.store))) {
+			was := content(t, from.store, key)
+			wrong := was[:len(was)-1] + "\xff"
+			if how == "cut" {
+				wrong = was[:len(was)/2]
+			}
+			var err error
+			if how == "gone" {
+				err = from.store.Delete(t.Context(), key)
+			} else {
+				err = from.store.Put(t.Context(), key, strings.NewReader(wrong))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			if err := export(t, from, nil, &out, tagsOf(t, from)...); !fault.Is(err, fault.Damaged) {
+				t.Errorf("%s %s: %v", key, how, err)
+			}
+			if _, err := importFrom(t, &out, remoteOn(t, mem.New(), codec.None)); !fault.Is(err, fault.Damaged) {
+				t.Errorf("%s %s: what was written is taken: %v", key, how, err)
+			}
+			if err := from.store.Put(t.Context(), key, strings.NewReader(was)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestExportMovedTag: what was planned is exported, whatever a tag names meanwhile.
+func TestExportMovedTag(t *testing.T) {
+	from := newStock(t)
+	plan, err := PlanExport(t.Context(), from, copies(t, "app:1"), nil, CopyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := plan.Bundle.Tags[0].ID
+	other, err := from.Resolve(t.Context(), reference(t, "app:2"))
+	if err == nil {
+		err = from.Tag(t.Context(), reference(t, "app:1"), other)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	to, err := repo.NewBundle(&out, "out", plan.Bundle, plan.There)
+	if err == nil {
+		err = Export(t.Context(), from, to, plan, CopyOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := importFrom(t, &out, remoteOn(t, mem.New(), codec.None))
+	if err != nil || done.Images[0].ID != was {
+		t.Errorf("it came as %s, %v", done.Images[0].ID.Short(), err)
+	}
+}
+
+// TestExportFullDisk: an output that fails is told, and makes no bundle.
+func TestExportFullDisk(t *testing.T) {
+	from := newStock(t)
+	bundle := mustExport(t, from, nil, tagsOf(t, from)...)
+	for n := 0; n < len(bundle); n += 1500 {
+		err := export(t, from, nil, &full{left: n}, tagsOf(t, from)...)
+		if !errors.Is(err, storage.ErrNoSpace) || !strings.Contains(err.Error(), "cannot write the bundle out.tar") {
+			t.Fatalf("full after %d bytes: %v", n, err)
+		}
+	}
+}
+
+// TestImportStops: an import whose context ends returns, and leaves no torn tag.
+func TestImportStops(t *testing.T) {
+	from := newStock(t)
+	bundle := mustExport(t, from, nil, tagsOf(t, from)...)
+	for n := 600; n < len(bundle); n += 5000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		b, err := repo.OpenBundle(&stopping{bytes.NewReader(bundle), n, cancel}, "in.tar")
+		if err == nil {
+			target := mem.New()
+			_, err = Import(ctx, b, remoteOn(t, target, codec.None), ImportOptions{From: "in.tar", To: "dst"})
+			wholeTags(t, fmt.Sprintf("stopped at %d", n), target)
+		}
+		if ctx.Err() != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("stopped at %d: %v", n, err)
+		}
+		cancel()
+	}
+}
+
+// TestImportDryRun reads the list alone, and writes nothing.
+func TestImportDryRun(t *testing.T) {
+	from := newStock(t)
+	bundle := mustExport(t, from, nil, "app:1", "app:2")
+	first := len(pack(t, members(t, bundle)[:1])) // the list, and the end of a tar
+	target := &logbook{Store: mem.New()}
+	b, err := repo.OpenBundle(bytes.NewReader(bundle[:first]), "in.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := Import(t.Context(), b, remoteOn(t, target, codec.None), ImportOptions{Options: Options{DryRun: true}})
+	if err != nil || len(done.Images) != 2 || movedOf(done.Layers) != 3 || len(target.puts) > 0 {
+		t.Errorf("%+v, %v; %q was written", done, err, target.puts)
+	}
+}
+
+// TestImportIfAbsent: a tag that names another image stays, and nothing is written.
+func TestImportIfAbsent(t *testing.T) {
+	from := newStock(t)
+	bundle := mustExport(t, from, nil, "app:1", "app:2")
+	store := mem.New()
+	target := remoteOn(t, store, codec.None)
+	if _, err := Copy(t.Context(), from, target, []CopyImage{{Source: reference(t, "app:1"), Target: reference(t, "app:2")}}, CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	was := objects(t, store)
+	b, err := repo.OpenBundle(bytes.NewReader(bundle), "in.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = Import(t.Context(), b, target, ImportOptions{Options: Options{IfAbsent: true}}); !fault.Is(err, fault.Refused) {
+		t.Errorf("%v, want a refused fault", err)
+	}
+	sameObjects(t, was, objects(t, store))
+}
+
+// wholeTags fails the test where a tag of a store does not reach a whole image.
+func wholeTags(t *testing.T, when string, s storage.Store) {
+	t.Helper()
+	r := remoteOn(t, s, codec.None)
+	for _, name := range tagsOf(t, r) {
+		if _, err := Copy(context.WithoutCancel(t.Context()), r, remoteOn(t, mem.New(), codec.None), copies(t, name), CopyOptions{}); err != nil {
+			t.Errorf("%s: %s is torn: %v", when, name, err)
+		}
+	}
+}
+
+func sign(t *testing.T, r *stock, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		id, err := r.Resolve(t.Context(), reference(t, name))
+		if err == nil {
+			err = r.PutSignature(t.Context(), reference(t, name), id, strings.Repeat("a", 16), []byte("signed "+name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func export(t *testing.T, from remote.Source, since Since, out io.Writer, names ...string) error {
+	t.Helper()
+	plan, err := PlanExport(t.Context(), from, copies(t, names...), since, CopyOptions{})
+	if err != nil {
+		return err
+	}
+	to, err := repo.NewBundle(out, "out.tar", plan.Bundle, plan.There)
+	if err != nil {
+		return err
+	}
+	return Export(t.Context(), from, to, plan, CopyOptions{})
+}
+
+func mustExport(t *testing.T, from remote.Source, since Since, names ...string) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	if err := export(t, from, since, &out, names...); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func importFrom(t *testing.T, r io.Reader, to remote.Target) (Shipment, error) {
+	t.Helper()
+	b, err := repo.OpenBundle(r, "in.tar")
+	if err != nil {
+		return Shipment{}, err
+	}
+	return Import(t.Context(), b, to, ImportOptions{From: "in.tar", To: "dst"})
+}
+
+// member is one of a tar.
+type member struct {
+	tar.Header
+	content string
+}
+
+func members(t *testing.T, bundle []byte) (all []member) {
+	t.Helper()
+	for r := tar.NewReader(bytes.NewReader(bundle)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, member{*h, string(b)})
+	}
+}
+
+func pack(t *testing.T, all []member) []byte {
+	t.Helper()
+	var entries []remotetest.Entry
+	for _, m := range all {
+		entries = append(entries, remotetest.Entry{Header: m.Header, Content: m.content})
+	}
+	return remotetest.Tar(t, entries...)
+}
+
+func each(all []member, edit func(*tar.Header)) []member {
+	all = slices.Clone(all)
+	for i := range all {
+		edit(&all[i].Header)
+	}
+	return all
+}
+
+func find(t *testing.T, all []member, name string) member {
+	t.Helper()
+	i := slices.IndexFunc(all, func(m member) bool { return m.Name == name })
+	if i < 0 {
+		t.Fatalf("no member %s", name)
+	}
+	return all[i]
+}
+
+func editOf(all []member, name, content string) []member {
+	for i := range all {
+		if all[i].Name == name {
+			all[i].content = content
+		}
+	}
+	return all
+}
+
+// unpack does what tar does.
+func unpack(t *testing.T, bundle []byte) (to *mem.Store, names []string) {
+	t.Helper()
+	to = mem.New()
+	for _, m := range members(t, bundle) {
+		if slices.Contains(names, m.Name) {
+			t.Errorf("%s is there twice", m.Name)
+		}
+		names = append(names, m.Name)
+		if m.Name == ".bundle" {
+			continue
+		}
+		if err := to.Put(t.Context(), m.Name, strings.NewReader(m.content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return to, names
+}
+
+// inOrderOfNeed proves that whatever a tar was cut at, no tag is torn.
+func inOrderOfNeed(t *testing.T, names []string, objects map[string]string) {
+	t.Helper()
+	so := mem.New()
+	for _, name := range names[1:] {
+		if err := so.Put(t.Context(), name, strings.NewReader(objects[name])); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(name, "repositories/") {
+			wholeTags(t, "unpacked up to "+name, so)
+		}
+	}
+}
+
+func sortedKeys(objects map[string]string) (keys []string) {
+	for key := range objects {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func movedOf(layers []LayerResult) (n int) {
+	for _, l := range layers {
+		if l.Moved {
+			n++
+		}
+	}
+	return n
+}
+
+// tally counts what is read.
+type tally struct {
+	r io.Reader
+	n int
+}
+
+func (c *tally) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += n
+	return n, err
+}
+
+type seeking struct {
+	*tally
+	s io.Seeker
+}
+
+func (s *seeking) Seek(offset int64, whence int) (int64, error) { return s.s.Seek(offset, whence) }
+
+// full is a disk that has room for so many bytes.
+type full struct{ left int }
+
+func (f *full) Write(p []byte) (int, error) {
+	n := min(f.left, len(p))
+	if f.left -= n; n < len(p) {
+		return n, storage.ErrNoSpace
+	}
+	return n, nil
+}
+
+// stopping calls stop once so many bytes were read.
+type stopping struct {
+	io.Reader
+	left int
+	stop func()
+}
+
+func (s *stopping) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p[:min(len(p), 512)])
+	if s.left -= n; s.left <= 0 {
+		s.stop()
+	}
+	return n, err
+}
