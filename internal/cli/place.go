@@ -48,6 +48,9 @@ func checkPlace(name string) error {
 		return checkRemote(name)
 	case path == "":
 		return fault.New(fault.Usage, "%s lacks the path of %s", name, p.what)
+	case strings.Contains(path, "://"):
+		return fault.New(fault.Usage, "%s: %s is a path on this machine", name, p.what).
+			Advise("Copy by way of one: dogestry copy %s:./here %s IMAGE…", scheme, path)
 	case strings.HasPrefix(path, "//"):
 		return fault.New(fault.Usage, "%q is no URL, but %s: and a path", name, scheme).Advise("Write it as %s:%s", scheme, filepath.Clean(path))
 	case strings.Contains(filepath.Base(path), ":") && !exists(path): // a habit from skopeo

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -196,6 +198,42 @@ func TestCreateAtOnce(t *testing.T) {
 		check(t, g.Wait())
 		if names, err := plain(store(t, dir)); err != nil || len(names) != 8 {
 			t.Errorf("%d names, %v", len(names), err)
+		}
+	}
+}
+
+// reading notes what is read of a store.
+type reading struct {
+	layout.Store
+	keys *[]string
+}
+
+func (r reading) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	*r.keys = append(*r.keys, key)
+	return r.Store.Get(ctx, key, offset, length)
+}
+
+// TestHashedOnce: a layer of which no manifest tells the size is hashed before its
+// image is named, and not when it, or another that has it, is named again.
+func TestHashedOnce(t *testing.T) {
+	dir := t.TempDir()
+	one := remotetest.NewImage(t, "one", remotetest.FileLayer(t, "a", "a"))
+	two := remotetest.NewImage(t, "two", one.Layers[0])
+	object := "blobs/sha256/" + one.DiffIDs()[0].Hex()
+	_, err := create(t, dir).PutLayer(t.Context(), image.Descriptor{Digest: one.DiffIDs()[0], Size: -1}, bytes.NewReader(one.Layers[0]))
+	check(t, err)
+	for _, test := range []struct {
+		name  string
+		img   remotetest.Image
+		reads bool
+	}{{"app:1", one, true}, {"app:1", one, false}, {"app:2", two, false}} {
+		var keys []string
+		l, err := layout.Create(t.Context(), reading{store(t, dir), &keys}, "l")
+		check(t, err)
+		_, err = remotetest.Push(t.Context(), l, remotetest.Ref(t, test.name), test.img)
+		check(t, err)
+		if slices.Contains(keys, object) != test.reads {
+			t.Errorf("%s: the layer is read: %t, want %t", test.name, !test.reads, test.reads)
 		}
 	}
 }

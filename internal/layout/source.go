@@ -71,7 +71,8 @@ func (s *Source) Resolve(ctx context.Context, ref image.Reference) (image.ID, er
 }
 
 func (s *Source) resolveDigest(ctx context.Context, ref image.Reference) (image.ID, error) {
-	none := fault.New(fault.NotFound, "no image %s in %s", ref, s.Name)
+	none := fault.New(fault.NotFound, "no image %s in %s", ref, s.Name).
+		Advise("Name the digest of a manifest, index or config that is there.")
 	switch b, err := s.Stat(ctx, ref.Digest); {
 	case errors.Is(err, storage.ErrNotFound):
 		return image.ID{}, none

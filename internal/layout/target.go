@@ -39,7 +39,8 @@ type Target struct {
 	place Place
 
 	mu     sync.Mutex
-	proved map[image.Digest]int64 // layers whose bytes were hashed here, and their sizes
+	proved map[image.Digest]int64 // layers whose bytes were hashed, and their sizes
+	once   sync.Once              // for what manifests say of them
 }
 
 var (
@@ -255,6 +256,7 @@ func (t *Target) sizeOf(ctx context.Context, l image.Descriptor) (int64, error) 
 	if l.Size >= 0 {
 		return 0, torn
 	}
+	t.once.Do(func() { t.recall(ctx) })
 	t.mu.Lock()
 	size, known := t.proved[l.Digest]
 	t.mu.Unlock()
@@ -277,6 +279,41 @@ func (t *Target) sizeOf(ctx context.Context, l image.Descriptor) (int64, error) 
 	t.proved[l.Digest] = size
 	t.mu.Unlock()
 	return size, nil
+}
+
+// mostRecalled bounds the layers that recall remembers.
+const mostRecalled = 100_000
+
+// recall learns sizes of layers from the manifests that were synthesised for images
+// which are named already: what they name was proved then. What it does not learn is
+// hashed, so it has no errors.
+func (t *Target) recall(ctx context.Context) {
+	items, err := t.Items(ctx)
+	if err != nil {
+		return
+	}
+	sizes := map[image.Digest]int64{}
+	for _, item := range items {
+		if item.Config.IsZero() || len(sizes) > mostRecalled {
+			continue
+		}
+		doc, err := t.Document(ctx, item.Root.Digest)
+		if err != nil {
+			continue
+		}
+		if m, err := image.ParseManifest(doc); err == nil {
+			for _, l := range m.Layers {
+				sizes[l.Digest] = l.Size
+			}
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, size := range sizes {
+		if _, known := t.proved[id]; !known {
+			t.proved[id] = size
+		}
+	}
 }
 
 type onlyReader struct{ io.Reader }
