@@ -200,3 +200,24 @@ func TestFind(t *testing.T) {
 		}
 	}
 }
+
+// TestThrowaway: an entry that was thrown away has no layer, also where a file is
+// there, and its history says so; what it is marked by is not in the config.
+func TestThrowaway(t *testing.T) {
+	r := originaltest.Repository{}
+	base := r.Add("", originaltest.Step{Name: "base", Layer: originaltest.Tar("base=1")})
+	r.Tag("app/1", r.Add(base, originaltest.Step{Name: "top", Layer: originaltest.Tar("top=1"), Members: map[string]any{"throwaway": true, "docker_version": "1.9.0"}}))
+	s := mem.New()
+	fill(t, s, r)
+	img, err := remotetest.Pull(t.Context(), sourceOn(open(t, s), original.Options{}), remotetest.Ref(t, "app:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := image.ParseConfig(img.Config)
+	if err != nil || len(config.DiffIDs) != 1 || len(config.History) != 2 || config.History[0].EmptyLayer || !config.History[1].EmptyLayer {
+		t.Errorf("%s: %v", img.Config, err)
+	}
+	if strings.Contains(string(img.Config), "throwaway") {
+		t.Errorf("it is told in %s", img.Config)
+	}
+}
