@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -9,13 +8,12 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
-	"github.com/dogestry/dogestry/internal/remote"
-	"github.com/dogestry/dogestry/internal/remote/remotetest"
 	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/storage"
 	"github.com/dogestry/dogestry/internal/storage/mem"
@@ -261,8 +259,9 @@ func TestBundleTornStore(t *testing.T) {
 	for n := 0; ; n++ {
 		target := mem.New()
 		faulty := &logbook{Store: target}
-		faulty.beforePut = func(key string) error {
-			if len(faulty.puts) > n {
+		var puts atomic.Int64
+		faulty.beforePut = func(string) error {
+			if puts.Add(1) > int64(n) { // as if it were killed there
 				return broken
 			}
 			return nil
@@ -278,129 +277,6 @@ func TestBundleTornStore(t *testing.T) {
 			}
 			sameObjects(t, want, objects(t, target))
 		}
-	}
-}
-
-// TestBundleHostile: what others may have put into a tar.
-func TestBundleHostile(t *testing.T) {
-	from := newStock(t)
-	bundle := mustExport(t, from, nil, "app:1")
-	id, err := from.Resolve(t.Context(), reference(t, "app:1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := func(name, content string) member {
-		return member{tar.Header{Name: name, Typeflag: tar.TypeReg}, content}
-	}
-	for name, test := range map[string]struct {
-		edit func([]member) []member
-		says string // "" where it comes all the same
-	}{
-		"nothing": {func(m []member) []member { return m }, ""},
-		"unknown members": {func(m []member) []member {
-			return slices.Concat(m[:1], []member{
-				file("future/key", "x"), file("images/"+strings.Repeat("0", 64)+"/json", "{}"), file(".hidden", "x"), file("a\nb", "x"),
-				file("repositories/other/tag", id.Hex()), file("run/leases/x", "x"), file("images/"+id.Hex()+"/odd", "x"),
-				{tar.Header{Name: "images/", Typeflag: tar.TypeDir}, ""},
-				file("signatures/app/1@"+id.Hex()+".x", "x"),
-				file("signatures/app/1@"+strings.Repeat("1", 64)+"."+strings.Repeat("a", 16), "x"),
-				file("signatures/app/2@"+id.Hex()+"."+strings.Repeat("a", 16), "x"),
-			}, m[1:])
-		}, ""},
-		"names with a dot before": {func(m []member) []member { return each(m, func(h *tar.Header) { h.Name = "./" + h.Name }) }, "is no bundle"},
-		"other names with a dot": {func(m []member) []member {
-			return append(m[:1], each(m[1:], func(h *tar.Header) { h.Name = "./" + h.Name })...)
-		}, ""},
-		"a way out":        {func(m []member) []member { return slices.Insert(m, 1, file("images/../../etc/passwd", "x")) }, "leads out of it"},
-		"an absolute name": {func(m []member) []member { return slices.Insert(m, 1, file("/etc/passwd", "x")) }, "leads out of it"},
-		"a directory that leads out": {func(m []member) []member {
-			return slices.Insert(m, 1, member{tar.Header{Name: "../", Typeflag: tar.TypeDir}, ""})
-		}, "leads out of it"},
-		"a symlink": {func(m []member) []member {
-			return slices.Insert(m, 1, member{tar.Header{Name: "images", Linkname: "/etc", Typeflag: tar.TypeSymlink}, ""})
-		}, "is neither file nor directory"},
-		"a hard link": {func(m []member) []member {
-			return slices.Insert(m, 1, member{tar.Header{Name: "x", Linkname: "VERSION", Typeflag: tar.TypeLink}, ""})
-		}, "is neither file nor directory"},
-		"a device": {func(m []member) []member {
-			return slices.Insert(m, 1, member{tar.Header{Name: "x", Typeflag: tar.TypeBlock}, ""})
-		}, "is neither file nor directory"},
-		"a pipe": {func(m []member) []member {
-			return slices.Insert(m, 1, member{tar.Header{Name: "x", Typeflag: tar.TypeFifo}, ""})
-		}, "is neither file nor directory"},
-		"a tag twice":      {func(m []member) []member { return append(m, m[len(m)-1]) }, "is there twice"},
-		"a document twice": {func(m []member) []member { return slices.Insert(m, len(m)-1, find(t, m, "images/"+id.Hex()+"/json")) }, "is there twice"},
-		"a tag of another image": {func(m []member) []member {
-			m[len(m)-1].content = strings.Repeat("1", 64)
-			return m
-		}, "is not what its list says"},
-		"a huge tag": {func(m []member) []member {
-			m[len(m)-1].content = strings.Repeat("1", 1<<20)
-			return m
-		}, "is too large"},
-		"a huge document": {func(m []member) []member {
-			find(t, m, "images/"+id.Hex()+"/json")
-			return editOf(m, "images/"+id.Hex()+"/json", strings.Repeat("x", image.MaxDocument+1))
-		}, "is too large"},
-		"another document": {func(m []member) []member { return editOf(m, "images/"+id.Hex()+"/json", "{}") }, "is not the document that its name says"},
-		"a tag first": {func(m []member) []member {
-			return slices.Insert(m[:len(m)-1], 2, m[len(m)-1])
-		}, "has all that it names"},
-		"no layers": {func(m []member) []member {
-			return slices.DeleteFunc(m, func(m member) bool { return len(layerKeys([]string{m.Name})) > 0 })
-		}, "has all that it names"},
-		"no document": {func(m []member) []member {
-			return slices.DeleteFunc(m, func(m member) bool { return m.Name == "images/"+id.Hex()+"/json" })
-		}, "has all that it names"},
-		"no tag":  {func(m []member) []member { return m[:len(m)-1] }, "is cut short"},
-		"no list": {func(m []member) []member { return m[1:] }, "is no bundle"},
-		"another layer": {func(m []member) []member {
-			for i := range m {
-				if keys := layerKeys([]string{m[i].Name}); len(keys) > 0 && strings.HasSuffix(m[i].Name, ".lz4") {
-					m[i].content = string(bytes.Repeat([]byte("other"), 100))
-				}
-			}
-			return m
-		}, "is damaged in the bundle"},
-		"a list of rubbish":      {func(m []member) []member { m[0].content = "{"; return m }, "the list of the bundle"},
-		"a list without version": {func(m []member) []member { m[0].content = "{}"; return m }, "the list of the bundle"},
-		"a newer list":           {func(m []member) []member { m[0].content = `{"bundle":2,"layers":7}`; return m }, "version 2"},
-		"a list with a tag twice": {func(m []member) []member {
-			m[0].content = fmt.Sprintf(`{"bundle":1,"tags":[{"image":"a:1","id":"%[1]s"},{"image":"a:1","id":"%[1]s"}]}`, id)
-			return m
-		}, "there twice"},
-		"a list with a name that is none": {func(m []member) []member {
-			m[0].content = fmt.Sprintf(`{"bundle":1,"tags":[{"image":"../a","id":"%s"}]}`, id)
-			return m
-		}, "not an image name"},
-		"a list with a negative size": {func(m []member) []member {
-			m[0].content = fmt.Sprintf(`{"bundle":1,"layers":[{"id":"%s","size":-1,"stored":1}]}`, id)
-			return m
-		}, "the layer"},
-		"a list that knows more": {func(m []member) []member {
-			m[0].content = strings.Replace(m[0].content, "{", `{"later":{"x":1},`, 1)
-			return m
-		}, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			target := mem.New()
-			_, err := importFrom(t, bytes.NewReader(pack(t, test.edit(members(t, bundle)))), remoteOn(t, target, codec.None))
-			switch {
-			case test.says == "" && err != nil, test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)):
-				t.Errorf("%v, want %q", err, test.says)
-			case test.says != "" && !fault.Is(err, fault.Damaged) && name != "a newer list":
-				t.Errorf("%v is no Damaged fault", err)
-			}
-			wholeTags(t, name, target)
-			for key := range objects(t, target) {
-				if strings.HasPrefix(key, "future") || strings.HasPrefix(key, "repositories/other") || strings.HasSuffix(key, "/odd") || strings.HasPrefix(key, "signatures/") {
-					t.Errorf("%s came", key)
-				}
-			}
-			if test.says == "" && len(tagsOf(t, remoteOn(t, target, codec.None))) != 1 {
-				t.Error("the tag is not there")
-			}
-		})
 	}
 }
 
@@ -424,7 +300,8 @@ func TestExportDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out bytes.Buffer
-			if err := export(t, from, nil, &out, tagsOf(t, from)...); !fault.Is(err, fault.Damaged) {
+			err = export(t, from, nil, &out, tagsOf(t, from)...)
+			if !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), key) {
 				t.Errorf("%s %s: %v", key, how, err)
 			}
 			if _, err := importFrom(t, &out, remoteOn(t, mem.New(), codec.None)); !fault.Is(err, fault.Damaged) {
@@ -531,213 +408,4 @@ func TestImportIfAbsent(t *testing.T) {
 		t.Errorf("%v, want a refused fault", err)
 	}
 	sameObjects(t, was, objects(t, store))
-}
-
-// wholeTags fails the test where a tag of a store does not reach a whole image.
-func wholeTags(t *testing.T, when string, s storage.Store) {
-	t.Helper()
-	r := remoteOn(t, s, codec.None)
-	for _, name := range tagsOf(t, r) {
-		if _, err := Copy(context.WithoutCancel(t.Context()), r, remoteOn(t, mem.New(), codec.None), copies(t, name), CopyOptions{}); err != nil {
-			t.Errorf("%s: %s is torn: %v", when, name, err)
-		}
-	}
-}
-
-func sign(t *testing.T, r *stock, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		id, err := r.Resolve(t.Context(), reference(t, name))
-		if err == nil {
-			err = r.PutSignature(t.Context(), reference(t, name), id, strings.Repeat("a", 16), []byte("signed "+name))
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func export(t *testing.T, from remote.Source, since Since, out io.Writer, names ...string) error {
-	t.Helper()
-	plan, err := PlanExport(t.Context(), from, copies(t, names...), since, CopyOptions{})
-	if err != nil {
-		return err
-	}
-	to, err := repo.NewBundle(out, "out.tar", plan.Bundle, plan.There)
-	if err != nil {
-		return err
-	}
-	return Export(t.Context(), from, to, plan, CopyOptions{})
-}
-
-func mustExport(t *testing.T, from remote.Source, since Since, names ...string) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	if err := export(t, from, since, &out, names...); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
-}
-
-func importFrom(t *testing.T, r io.Reader, to remote.Target) (Shipment, error) {
-	t.Helper()
-	b, err := repo.OpenBundle(r, "in.tar")
-	if err != nil {
-		return Shipment{}, err
-	}
-	return Import(t.Context(), b, to, ImportOptions{From: "in.tar", To: "dst"})
-}
-
-// member is one of a tar.
-type member struct {
-	tar.Header
-	content string
-}
-
-func members(t *testing.T, bundle []byte) (all []member) {
-	t.Helper()
-	for r := tar.NewReader(bytes.NewReader(bundle)); ; {
-		h, err := r.Next()
-		if err == io.EOF {
-			return all
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := io.ReadAll(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, member{*h, string(b)})
-	}
-}
-
-func pack(t *testing.T, all []member) []byte {
-	t.Helper()
-	var entries []remotetest.Entry
-	for _, m := range all {
-		entries = append(entries, remotetest.Entry{Header: m.Header, Content: m.content})
-	}
-	return remotetest.Tar(t, entries...)
-}
-
-func each(all []member, edit func(*tar.Header)) []member {
-	all = slices.Clone(all)
-	for i := range all {
-		edit(&all[i].Header)
-	}
-	return all
-}
-
-func find(t *testing.T, all []member, name string) member {
-	t.Helper()
-	i := slices.IndexFunc(all, func(m member) bool { return m.Name == name })
-	if i < 0 {
-		t.Fatalf("no member %s", name)
-	}
-	return all[i]
-}
-
-func editOf(all []member, name, content string) []member {
-	for i := range all {
-		if all[i].Name == name {
-			all[i].content = content
-		}
-	}
-	return all
-}
-
-// unpack does what tar does.
-func unpack(t *testing.T, bundle []byte) (to *mem.Store, names []string) {
-	t.Helper()
-	to = mem.New()
-	for _, m := range members(t, bundle) {
-		if slices.Contains(names, m.Name) {
-			t.Errorf("%s is there twice", m.Name)
-		}
-		names = append(names, m.Name)
-		if m.Name == ".bundle" {
-			continue
-		}
-		if err := to.Put(t.Context(), m.Name, strings.NewReader(m.content)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return to, names
-}
-
-// inOrderOfNeed proves that whatever a tar was cut at, no tag is torn.
-func inOrderOfNeed(t *testing.T, names []string, objects map[string]string) {
-	t.Helper()
-	so := mem.New()
-	for _, name := range names[1:] {
-		if err := so.Put(t.Context(), name, strings.NewReader(objects[name])); err != nil {
-			t.Fatal(err)
-		}
-		if strings.HasPrefix(name, "repositories/") {
-			wholeTags(t, "unpacked up to "+name, so)
-		}
-	}
-}
-
-func sortedKeys(objects map[string]string) (keys []string) {
-	for key := range objects {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
-}
-
-func movedOf(layers []LayerResult) (n int) {
-	for _, l := range layers {
-		if l.Moved {
-			n++
-		}
-	}
-	return n
-}
-
-// tally counts what is read.
-type tally struct {
-	r io.Reader
-	n int
-}
-
-func (c *tally) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += n
-	return n, err
-}
-
-type seeking struct {
-	*tally
-	s io.Seeker
-}
-
-func (s *seeking) Seek(offset int64, whence int) (int64, error) { return s.s.Seek(offset, whence) }
-
-// full is a disk that has room for so many bytes.
-type full struct{ left int }
-
-func (f *full) Write(p []byte) (int, error) {
-	n := min(f.left, len(p))
-	if f.left -= n; n < len(p) {
-		return n, storage.ErrNoSpace
-	}
-	return n, nil
-}
-
-// stopping calls stop once so many bytes were read.
-type stopping struct {
-	io.Reader
-	left int
-	stop func()
-}
-
-func (s *stopping) Read(p []byte) (int, error) {
-	n, err := s.Reader.Read(p[:min(len(p), 512)])
-	if s.left -= n; s.left <= 0 {
-		s.stop()
-	}
-	return n, err
 }
