@@ -16,8 +16,9 @@ import (
 )
 
 // everyKind fills a store with objects of every kind that images need: layers, blobs, aliases, configs, manifests, an
-// index and its mark, tags of each, signatures, markers, and the same of an image that no tag names any more.
-func everyKind(t *testing.T, s *mem.Store) {
+// index and its mark, tags of each, signatures, markers, and the same of an image that no tag names any more. It returns
+// the images whose layers are blobs, by their tags.
+func everyKind(t *testing.T, s *mem.Store) map[string]remotetest.Image {
 	t.Helper()
 	r := open(t, s, codec.LZ4)
 	do := func(err error) {
@@ -47,7 +48,7 @@ func everyKind(t *testing.T, s *mem.Store) {
 	}
 	plain, gone := image3(t, "plain"), image3(t, "gone")
 	pushTo(t, s, "app:plain", plain)
-	_, manifest := packed("manifest")
+	whole, manifest := packed("manifest")
 	tag("app:manifest", manifest)
 	aliased, _ := packed("aliased") // whose manifest nobody names
 	tag("app:aliased", aliased.Config)
@@ -61,6 +62,49 @@ func everyKind(t *testing.T, s *mem.Store) {
 		do(r.PutSignature(t.Context(), remotetest.Ref(t, name), id, "0123456789abcdef", []byte("signed")))
 	}
 	remove(t, s, "repositories/app/gone")
+	return map[string]remotetest.Image{"app:manifest": whole, "app:aliased": aliased}
+}
+
+// TestFlipsBlobs is TestFlips for images whose layers are kept compressed: a pull gets the image, or is told what is damaged.
+func TestFlipsBlobs(t *testing.T) {
+	s := mem.New()
+	images := everyKind(t, s)
+	step, told, harmless := 37, 0, 0
+	if testing.Short() {
+		step = 151
+	}
+	for key, content := range snapshot(t, s) {
+		for n := 0; n < 8*len(content); n += step {
+			damaged := []byte(content)
+			damaged[n/8] ^= 1 << (n % 8)
+			put(t, s, key, damaged)
+			for name, img := range images {
+				r, err := repo.Open(t.Context(), s, repo.Options{Name: "the-remote"})
+				var got remotetest.Image
+				if err == nil {
+					got, err = remotetest.Pull(t.Context(), r, remotetest.Ref(t, name))
+				}
+				what := fmt.Sprintf("%s, bit %d of byte %d of %s", name, n%8, n/8, key)
+				parts := strings.Split(key, "/")
+				switch {
+				case err == nil && img.Diff(got) != "":
+					t.Errorf("%s: wrong content was taken: %s", what, img.Diff(got))
+				case err == nil:
+					harmless++
+				case key == "VERSION" && fault.KindOf(err) == fault.Refused:
+				case fault.KindOf(err) != fault.Damaged || fault.AdviceOf(err) == "" || parts[0] == "images" && !strings.Contains(err.Error(), parts[1]):
+					t.Errorf("%s: %v (%s, advice %q)", what, err, fault.KindOf(err), fault.AdviceOf(err))
+				default:
+					told++
+				}
+			}
+		}
+		put(t, s, key, []byte(content))
+	}
+	t.Logf("%d flips told, %d without harm", told, harmless)
+	if told < 20 || harmless < 20 {
+		t.Errorf("%d flips told, %d without harm", told, harmless)
+	}
 }
 
 // TestFlipsCollect flips bits of every object that is no layer, and lets a collection run: it deletes nothing that a tag
