@@ -321,7 +321,9 @@ func (r *run) judge(c command, o outcome, start, end time.Time) string {
 	if c.Kind == tag {
 		source = c.From
 	}
-	if o.Kind == fault.Damaged.String() && (c.Kind == pull || c.Kind == tag) && r.history.stays(source, start, end) {
+	reads := (c.Kind == pull || c.Kind == tag) && r.history.stays(source, start, end)
+	if o.Kind == fault.Damaged.String() && (reads || c.Kind == gc) { // a collection reads roots until they stay
+
 		r.results.note(&r.results.lost, "%s", what)
 	} else {
 		r.results.note(&r.results.wrong, "%s", what)

@@ -647,5 +647,23 @@ func TestClockAnHourOff(t *testing.T) {
 		if c := collect(t, s, repo.CollectOptions{Grace: 30 * time.Minute}); c.Freed.Count != 0 || c.Young.Count != 3 {
 			t.Errorf("%s off: %+v", off, c)
 		}
+		held := lease.New(s, lease.Options{})
+		var ids []image.Digest
+		for _, l := range image3(t, "gone").Layers {
+			ids = append(ids, image.DigestOf(l))
+		}
+		if _, err := held.Rely(t.Context(), append(ids, image3(t, "gone").ID)...); err != nil {
+			t.Fatal(err)
+		}
+		if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count != 0 || c.Leased.Count != 3 {
+			t.Errorf("%s off, beside a push: %+v", off, c)
+		}
+		if err := held.Check(t.Context()); err != nil {
+			t.Errorf("%s off: %v", off, err)
+		}
+		held.Release(t.Context())
+		if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count != 3 {
+			t.Errorf("%s off, afterwards: %+v", off, c)
+		}
 	}
 }

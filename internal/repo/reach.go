@@ -259,7 +259,7 @@ func (m *reach) config(ctx context.Context, t *image.Tree) (plain bool, err erro
 		if !m.aliases {
 			continue
 		}
-		blob, err := m.repo.aliasOf(ctx, d)
+		blob, err := m.repo.aliasOf(ctx, d, t.Kind == image.ConfigKind) // else the manifest names the blobs
 		if err != nil {
 			return false, err
 		}
@@ -270,11 +270,25 @@ func (m *reach) config(ctx context.Context, t *image.Tree) (plain bool, err erro
 	return !m.aliases, nil
 }
 
-// aliasOf returns the blob that an alias names, zero where there is none.
-func (r *Repo) aliasOf(ctx context.Context, id image.DiffID) (image.Digest, error) {
+// aliasOf returns the blob that an alias names, zero where there is none. Where the
+// layer is needed it makes sure that it is there: of an alias that is damaged nobody
+// knows any more which blob it keeps alive, and that must not be deleted.
+func (r *Repo) aliasOf(ctx context.Context, id image.DiffID, needed bool) (image.Digest, error) {
 	meta, err := r.metadata(ctx, id)
+	if _, known := codecOf(meta.File); err == nil && meta.Blob.IsZero() && (known || meta.document) {
+		return image.Digest{}, nil // its file is its own
+	}
+	if err == nil && needed {
+		var in *files
+		if in, err = r.files(ctx, id); err == nil {
+			_, err = r.layer(ctx, id, in, remote.Layer{})
+		}
+	}
 	var torn *tornError
-	if errors.As(err, &torn) { // not there by its diffID, or not whole
+	switch isTorn := errors.As(err, &torn); {
+	case isTorn && needed:
+		return image.Digest{}, r.incomplete(torn)
+	case isTorn: // not there by its diffID, or not whole
 		return image.Digest{}, nil
 	}
 	return meta.Blob, r.failure(err, "cannot read %s", r.name)
@@ -318,7 +332,7 @@ func (r *Repo) names(ctx context.Context, id image.Digest) (ids []image.Digest, 
 	doc, err := r.document(ctx, id)
 	var torn *tornError
 	if errors.As(err, &torn) {
-		blob, err := r.aliasOf(ctx, id)
+		blob, err := r.aliasOf(ctx, id, false)
 		if blob.IsZero() || err != nil {
 			return nil, err
 		}

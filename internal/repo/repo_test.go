@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/dogestry/dogestry/internal/storage"
 	"github.com/dogestry/dogestry/internal/storage/file"
 	"github.com/dogestry/dogestry/internal/storage/mem"
+	"github.com/dogestry/dogestry/internal/storage/s3"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,7 +32,7 @@ func TestRemoteMem(t *testing.T) {
 	for _, c := range codecs {
 		t.Run(c.Name(), func(t *testing.T) {
 			remotetest.Run(t, remotetest.Harness{
-				Conflicts: true,
+				Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true,
 				Open: func(t *testing.T) remotetest.Target {
 					s := mem.New()
 					return target(t, s, s, c)
@@ -44,7 +46,7 @@ func TestRemoteMem(t *testing.T) {
 // buckets do.
 func TestRemoteFlat(t *testing.T) {
 	remotetest.Run(t, remotetest.Harness{
-		Conflicts: true,
+		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true,
 		Open: func(t *testing.T) remotetest.Target {
 			s := newFlat()
 			return target(t, s, s, codec.None)
@@ -54,7 +56,7 @@ func TestRemoteFlat(t *testing.T) {
 
 func TestRemoteFile(t *testing.T) {
 	remotetest.Run(t, remotetest.Harness{
-		Conflicts: true,
+		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true,
 		Open: func(t *testing.T) remotetest.Target {
 			dir := t.TempDir()
 			return target(t, openDir(t, dir), openDir(t, dir), codec.LZ4)
@@ -65,14 +67,33 @@ func TestRemoteFile(t *testing.T) {
 // target opens a repository twice. The second pusher stores with another codec
 // where that makes no difference to what the suite looks at.
 func target(t *testing.T, a, b storage.Store, c codec.Codec) remotetest.Target {
+	var collect func(t *testing.T)
+	if _, ok := a.(storage.Swapper); ok {
+		collect = func(t *testing.T) {
+			t.Helper()
+			if _, ok := a.(*s3.Store); ok { // whose clock goes by seconds
+				time.Sleep(1100 * time.Millisecond)
+			}
+			if err := collectNow(t, a); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	return remotetest.Target{
-		A: open(t, a, c),
-		B: open(t, b, (c+1)%3),
+		A:       open(t, a, c),
+		B:       open(t, b, (c+1)%3),
+		Collect: collect,
 		Forge: func(t *testing.T, l remote.Layer, tar []byte) {
 			t.Helper()
 			put(t, a, l.Object, encode(t, codecOf(t, l.Object), tar))
 		},
 	}
+}
+
+func collectNow(t *testing.T, s storage.Store) error {
+	time.Sleep(10 * time.Millisecond) // for entries of this instant to be older
+	_, err := open(t, s, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: soon})
+	return err
 }
 
 func open(t testing.TB, s storage.Store, c codec.Codec) *repo.Repo {

@@ -24,8 +24,8 @@ import (
 func TestRemoteS3(t *testing.T) {
 	server := s3test.For(t)
 	remotetest.Run(t, remotetest.Harness{
-		Conflicts: true,
-		Large:     9 << 20, // more than a part
+		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true,
+		Large: 9 << 20, // more than a part
 		Open: func(t *testing.T) remotetest.Target {
 			b := server.Bucket(t)
 			return target(t, openBucket(t, server, server.Endpoint, b), openBucket(t, server, server.Endpoint, b), codec.None)

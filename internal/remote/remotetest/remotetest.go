@@ -27,6 +27,10 @@ type Harness struct {
 	// of a repository's that has tags, and the other way round. Without it, both live side by side.
 	Conflicts bool
 
+	// Sessions, Untags, Signs, Stored: both sides are remote.Sessions, remote.Untagger,
+	// remote.Signatures, and remote.StoredSource and StoredTarget. Without, they are not.
+	Sessions, Untags, Signs, Stored bool
+
 	// Large is the size, in bytes, of the largest layer: more than the remote
 	// moves at once (its buffers, parts, blocks). Zero means 3 MiB and a byte.
 	Large int
@@ -42,6 +46,10 @@ type Target struct {
 	// Forge replaces what the remote holds as a layer's content, behind its
 	// back, so that it decodes to tar. Nil only where nobody can do that.
 	Forge func(t *testing.T, l remote.Layer, tar []byte)
+
+	// Collect deletes at once what no tag and no session needs. Nil only where nobody
+	// does that.
+	Collect func(t *testing.T)
 }
 
 // Run proves what remote.Source and remote.Target promise. Tests run one after the other.
@@ -74,6 +82,10 @@ func Run(t *testing.T, h Harness) {
 		{"cancelled in a layer", (*suite).cancelledInLayer},
 		{"damaged layer", (*suite).damagedLayer},
 		{"early close", (*suite).earlyClose},
+		{"sessions", (*suite).sessions},
+		{"untags", (*suite).untags},
+		{"signatures", (*suite).signs},
+		{"stored layers", (*suite).stored},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &suite{T: t, Harness: h, Target: h.Open(t)}
