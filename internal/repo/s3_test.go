@@ -98,7 +98,7 @@ func TestCrashS3(t *testing.T) {
 	killed, violations, uploads := 0, 0, 0
 	step := 1
 	if testing.Short() {
-		step = 5
+		step = 10
 	}
 	for n := 1; n <= requests; n += step {
 		for mode, last := range map[string]s3test.Fault{"before": s3test.Drop(), "after": s3test.Lost()} {
