@@ -60,6 +60,7 @@ type Source struct {
 	kept      []kept                  // the images that these are of, the oldest first
 	size      int64                   // of the documents, in bytes
 	layers    map[image.DiffID]remote.Layer
+	next      map[image.ID][]byte // documents of today that Resolve has read
 }
 
 var _ Remote = (*Source)(nil)
@@ -81,6 +82,7 @@ func New(from Remote, o Options) *Source {
 	return &Source{
 		Remote: from, o: o, reader: Reader{From: from}, memory: openMemory(o.CacheDir, o.Key, o.Log),
 		images: map[image.ID]image.ID{}, documents: map[image.Digest][]byte{}, layers: map[image.DiffID]remote.Layer{},
+		next: map[image.ID][]byte{},
 	}
 }
 
@@ -90,9 +92,8 @@ func (s *Source) Resolve(ctx context.Context, ref image.Reference) (image.ID, er
 	if err != nil || !ref.Digest.IsZero() { // a digest is no tag
 		return id, err
 	}
-	is, err := IsNamed(ctx, s.Remote, id)
-	if err != nil || !is {
-		return id, err
+	if s.isToday(ctx, id) {
+		return id, nil
 	}
 	config, err := s.image(ctx, ref, id)
 	if err != nil && !fault.Interrupted(err) {
@@ -100,6 +101,31 @@ func (s *Source) Resolve(ctx context.Context, ref image.Reference) (image.ID, er
 	}
 	return config, err
 }
+
+// isToday reports whether id is no image of format 1.0. The document that tells is
+// at hand then, for whoever reads it next: it is not asked for twice. What fails here
+// fails there again.
+func (s *Source) isToday(ctx context.Context, id image.ID) bool {
+	s.mu.Lock()
+	_, known := s.next[id]
+	s.mu.Unlock()
+	if known {
+		return true
+	}
+	doc, err := s.Remote.Document(ctx, id)
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.next) >= mostNext {
+			clear(s.next)
+		}
+		s.next[id] = doc
+	}
+	return !errors.Is(err, remote.ErrOriginal)
+}
+
+// mostNext bounds the documents that nobody has come for.
+const mostNext = 8
 
 // image returns the digest of the config of an image of format 1.0.
 func (s *Source) image(ctx context.Context, ref image.Reference, id image.ID) (image.ID, error) {
@@ -231,9 +257,14 @@ func (s *Source) measure(ctx context.Context, ref image.Reference, layers []remo
 func (s *Source) Document(ctx context.Context, id image.Digest) ([]byte, error) {
 	s.mu.Lock()
 	doc, ok := s.documents[id]
+	next, read := s.next[id]
+	delete(s.next, id)
 	s.mu.Unlock()
-	if ok {
+	switch {
+	case ok:
 		return slices.Clone(doc), ctx.Err()
+	case read:
+		return next, ctx.Err()
 	}
 	return s.Remote.Document(ctx, id)
 }
