@@ -150,6 +150,36 @@ func TestBundleSince(t *testing.T) {
 	}
 }
 
+// TestBundleSinceHalf: a compressed layer that is there by one of its names alone
+// is in the bundle, and not relied on.
+func TestBundleSinceHalf(t *testing.T) {
+	from := newStock(t)
+	plan, err := PlanExport(t.Context(), from, copies(t, blobbed), nil, CopyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed := 0
+	for _, l := range plan.Bundle.Layers {
+		if len(l.Tars) == 0 {
+			continue
+		}
+		packed++
+		for _, known := range l.Digests() {
+			since := func(context.Context, []image.Digest) (map[image.Digest]bool, error) {
+				return map[image.Digest]bool{known: true}, nil
+			}
+			target := mem.New()
+			if _, err := importFrom(t, bytes.NewReader(mustExport(t, from, since, blobbed)), remoteOn(t, target, codec.None)); err != nil {
+				t.Errorf("%s known alone: %v", known.Short(), err)
+			}
+			wholeTags(t, "half", target)
+		}
+	}
+	if packed != 2 {
+		t.Errorf("%d compressed layers, want 2", packed)
+	}
+}
+
 // TestBundleCut: of a bundle that ends anywhere no tag of an image comes that is
 // not whole, what came stays, and the whole bundle completes it.
 func TestBundleCut(t *testing.T) {
@@ -257,6 +287,7 @@ func TestBundleHostile(t *testing.T) {
 				file("repositories/other/tag", id.Hex()), file("run/leases/x", "x"), file("images/"+id.Hex()+"/odd", "x"),
 				{tar.Header{Name: "images/", Typeflag: tar.TypeDir}, ""},
 				file("signatures/app/1@"+id.Hex()+".x", "x"),
+				file("signatures/app/1@"+strings.Repeat("1", 64)+"."+strings.Repeat("a", 16), "x"),
 				file("signatures/app/2@"+id.Hex()+"."+strings.Repeat("a", 16), "x"),
 			}, m[1:])
 		}, ""},

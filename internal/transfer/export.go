@@ -149,14 +149,15 @@ func (p *ExportPlan) addLayers(ctx context.Context, from remote.Source, images [
 			return err
 		}
 	}
-	for _, id := range all {
-		if has[id] {
-			p.Bundle.Without = append(p.Bundle.Without, id)
-		}
-	}
 	at := map[image.Digest]int{} // in Bundle.Layers
 	for _, id := range named {
 		p.addLayer(at, found.Layers[id], tars[id], has)
+	}
+	within := p.Bundle.Has()
+	for _, id := range all {
+		if has[id] && !within[id] {
+			p.Bundle.Without = append(p.Bundle.Without, id)
+		}
 	}
 	return ctx.Err()
 }
