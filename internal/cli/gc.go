@@ -35,11 +35,16 @@ It needs a store that can compare and swap, see "dogestry check". On others add
 	}
 	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would be freed, and change nothing")
 	c.Flags().BoolVar(&o.SingleWriter, "single-writer", false, "nobody else writes to the remote meanwhile: do without leases")
-	c.Flags().DurationVar(&o.Grace, "grace", repo.Grace, "for tests: the age from which on what nothing needs is garbage")
+	graceFlag(c, &o.Grace)
+	return c
+}
+
+// graceFlag adds a hidden flag.
+func graceFlag(c *cobra.Command, grace *time.Duration) {
+	c.Flags().DurationVar(grace, "grace", repo.Grace, "for tests: the age from which on what nothing needs is garbage")
 	if err := c.Flags().MarkHidden("grace"); err != nil {
 		panic(err) // it is there
 	}
-	return c
 }
 
 func (a *app) gc(ctx context.Context, name string, o repo.CollectOptions) error {
