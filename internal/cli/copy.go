@@ -53,6 +53,7 @@ nothing but tags.`,
 			return a.copy(c.Context(), images, o)
 		},
 	}
+	a.noWaitFlag(c)
 	a.moveFlags(c, &o.Options)
 	f := c.Flags()
 	f.Var((*platformValue)(&o.Platform), "platform", "of an image for several, this `OS/ARCH[/VARIANT]` (default: all that SRC has)")

@@ -138,6 +138,8 @@ type app struct {
 	engineStore engine.StoreUse
 
 	uploadLimit, downloadLimit byteRate
+
+	noWait bool // for garbage collections
 }
 
 func (a *app) root() *cobra.Command {

@@ -29,6 +29,8 @@ type leaseDoc struct {
 type Options struct {
 	Times Times
 	Log   *slog.Logger // nil logs nothing
+	// NoWait makes Rely fail with ErrSwept where it would wait for a sweep.
+	NoWait bool
 	// Waiting is told, again and again, that a sweep is being waited for, and when
 	// it is not any more with an empty text. May be nil.
 	Waiting func(what string)
@@ -50,6 +52,9 @@ type Lease struct {
 	renewing sync.WaitGroup
 	stop     context.CancelFunc // of the renewals; nil until there are some
 }
+
+// ErrSwept says that a sweep which has not ended means to delete what is to be relied on.
+var ErrSwept = errors.New("a garbage collection is about to delete")
 
 // New returns a lease on nothing. It does no I/O.
 func New(store storage.Store, o Options) *Lease {
@@ -76,7 +81,7 @@ func (l *Lease) take(ctx context.Context) error {
 func (l *Lease) giveBack() { <-l.turn }
 
 // Rely adds ids to the lease, and waits while a sweep means to delete one of
-// them. Only what is asked or written after it has returned may be relied on.
+// them, or, where that was asked for, returns ErrSwept. Only what is asked or written after it has returned may be relied on.
 // fresh says that an id was not in the lease before, or that the lease had been
 // lost and is a new one: what was found out before says nothing then.
 func (l *Lease) Rely(ctx context.Context, ids ...image.Digest) (fresh bool, err error) {
@@ -91,11 +96,15 @@ func (l *Lease) Rely(ctx context.Context, ids ...image.Digest) (fresh bool, err 
 	if l.here != nil && !l.lost && len(more) == len(l.ids) {
 		return false, nil
 	}
+	before := l.ids
 	l.ids = more
-	if err := l.publish(ctx); err != nil {
-		return true, err
+	if err = l.publish(ctx); err == nil {
+		err = l.waitForSweep(ctx)
 	}
-	return true, l.waitForSweep(ctx)
+	if err != nil {
+		l.ids = before // whoever asks for the same at once, or again, is not told that all is well
+	}
+	return true, err
 }
 
 // moment is a time by both clocks of this machine, either of which may have stopped
@@ -240,6 +249,9 @@ func (l *Lease) waitForSweep(ctx context.Context) error {
 		}
 		if err != nil || doomed == 0 {
 			return err
+		}
+		if l.o.NoWait {
+			return fmt.Errorf("%w %d objects that are needed", ErrSwept, doomed)
 		}
 		told = true
 		l.o.Waiting(fmt.Sprintf("waiting for a garbage collection to end, which is about to delete %d objects that are needed", doomed))

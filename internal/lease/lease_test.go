@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"slices"
 	"strings"
@@ -522,4 +523,54 @@ func TestLargeList(t *testing.T) {
 	if err != nil || !slices.EqualFunc(read, ids[1:], func(a, b image.Digest) bool { return bytes.Equal(a[:], b[:]) }) {
 		t.Errorf("%d of %d ids, error %v", len(read), MaxList, err)
 	}
+}
+
+// TestNoWait: a lease that is not to wait fails while a sweep lists an id of it, as
+// often as it is asked, and on the way out of that forgets nothing else.
+func TestNoWait(t *testing.T) {
+	s := mem.New()
+	w := begin(t, s, Times{}, "doomed")
+	l := New(s, Options{NoWait: true})
+	defer l.Release(t.Context())
+	rely(t, l, true, "other")
+	for range 2 {
+		if _, err := l.Rely(t.Context(), id("other"), id("doomed")); !errors.Is(err, ErrSwept) {
+			t.Fatalf("%v, want ErrSwept", err)
+		}
+	}
+	rely(t, l, false, "other")
+	if err := w.End(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rely(t, l, true, "doomed")
+	rely(t, l, false, "doomed", "other")
+}
+
+// noPut is a store in which nothing can be written while it is set.
+type noPut struct {
+	*mem.Store
+	err error
+}
+
+func (n *noPut) Put(ctx context.Context, key string, body io.Reader) error {
+	if n.err != nil {
+		return n.err
+	}
+	return n.Store.Put(ctx, key, body)
+}
+
+// TestRelyFails: what could not be written into a lease is not relied on.
+func TestRelyFails(t *testing.T) {
+	s := &noPut{Store: mem.New()}
+	l := New(s, Options{})
+	defer l.Release(t.Context())
+	rely(t, l, true, "a")
+	s.err = errors.New("broken")
+	for range 2 {
+		if _, err := l.Rely(t.Context(), id("b")); !errors.Is(err, s.err) {
+			t.Fatalf("%v, want %v", err, s.err)
+		}
+	}
+	s.err = nil
+	rely(t, l, true, "b")
 }

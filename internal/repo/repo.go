@@ -29,6 +29,10 @@ type Options struct {
 	Log   *slog.Logger
 	Times lease.Times // of leases and collections; the zero value means the format's
 
+	// NoWait makes a session fail with a Locked fault where it would wait for a
+	// garbage collection.
+	NoWait bool
+
 	// Notify is told what people should know although it is no failure. It may be
 	// nil, and may be called at any time.
 	Notify func(line string)
@@ -41,6 +45,7 @@ type Repo struct {
 	codec  codec.Codec
 	log    *slog.Logger
 	times  lease.Times
+	noWait bool
 	notify func(string)
 
 	// alive allows to write what makes others need something: a tag, a mark of an
@@ -61,7 +66,7 @@ var _ remote.Remote = (*Repo)(nil)
 // Open returns the repository on store, which may be empty: then the first tag
 // makes it one. A newer major version of the format is refused.
 func Open(ctx context.Context, store storage.Store, o Options) (*Repo, error) {
-	r := &Repo{store: store, name: o.Name, codec: o.Codec, log: o.Log, times: o.Times, notify: o.Notify}
+	r := &Repo{store: store, name: o.Name, codec: o.Codec, log: o.Log, times: o.Times, noWait: o.NoWait, notify: o.Notify}
 	if r.notify == nil {
 		r.notify = func(string) {}
 	}

@@ -32,7 +32,7 @@ type session struct {
 
 // Begin implements remote.Sessions.
 func (r *Repo) Begin(waiting func(string)) (remote.Target, func(context.Context)) {
-	held := lease.New(r.store, lease.Options{Times: r.times, Log: r.log, Waiting: waiting})
+	held := lease.New(r.store, lease.Options{Times: r.times, Log: r.log, NoWait: r.noWait, Waiting: waiting})
 	leased := *r
 	leased.alive = held.Alive
 	return &session{&leased, held}, held.Release
@@ -49,6 +49,10 @@ func (s *session) leaseFailure(err error) error {
 	if errors.Is(err, storage.ErrPermission) && !errors.As(err, &known) {
 		return fault.Wrap(fault.Refused, err, "cannot write to %s", s.name).
 			Advise("A push says under run/leases/ what it relies on: it needs to write, read and delete there.")
+	}
+	if errors.Is(err, lease.ErrSwept) {
+		return fault.Wrap(fault.Locked, err, "cannot write to %s now", s.name).
+			Advise("Run the same command again in a while: what is stored stays. Without --no-wait it waits until the garbage collection has ended, an hour or two at most.")
 	}
 	return s.failure(err, "cannot say in %s what this relies on", s.name)
 }
