@@ -27,9 +27,10 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "repo", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
+		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "repo", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
 	}},
 	{"cli/progress", []string{"transfer"}},
+	{"config", []string{"fault"}},
 	{"transfer", []string{"remote", "engine", "image", "fault"}},
 	{"catalog", []string{"remote", "image", "fault"}},
 	{"verify", []string{"remote", "codec", "image", "fault"}},

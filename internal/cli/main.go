@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/cli/progress"
+	"github.com/dogestry/dogestry/internal/config"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 )
@@ -33,10 +34,15 @@ const (
 // Main runs the command line args and returns the exit code. SIGINT and SIGTERM
 // stop it at once; a second one kills it.
 func Main(args []string, stdout, stderr io.Writer) int {
+	return mainWith(args, stdout, stderr, config.SystemFile)
+}
+
+// mainWith is Main with the name of the administrator's configuration.
+func mainWith(args []string, stdout, stderr io.Writer, systemFile string) int {
 	ctx, caught, stop := signals(context.Background())
 	defer stop()
 	out := &results{w: stdout}
-	a := &app{in: os.Stdin, out: out, errOut: stderr, caught: caught}
+	a := &app{in: os.Stdin, out: out, errOut: stderr, caught: caught, systemFile: systemFile}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(out)
@@ -127,6 +133,7 @@ type app struct {
 	in          *os.File
 	out, errOut io.Writer
 	caught      func() os.Signal // nil until one came
+	systemFile  string           // the administrator's configuration
 
 	display atomic.Pointer[progress.Display] // nil while none is open
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/catalog"
 	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/config"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -209,6 +210,11 @@ func (a *app) openDirectory(_ context.Context, name string, mode access) (storag
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// configuration reads what the administrator and the user have set.
+func (a *app) configuration() (*config.Config, error) {
+	return config.Load(config.Sources{System: a.systemFile, User: config.UserFile(), Lookup: os.LookupEnv})
 }
 
 // connect opens the engine that --engine names, or docker's.

@@ -35,9 +35,17 @@ The tag is set in the engine once the image is there in full.`,
 			if err != nil {
 				return err
 			}
+			set, err := a.configuration()
+			if err != nil {
+				return err
+			}
+			verify.configure(c, set)
 			verifier, err := verify.open(args[0], images)
 			if err != nil {
 				return err
+			}
+			if verifier != nil {
+				o.Verify = verify.verify(verifier)
 			}
 			return a.pull(c, args[0], images, verifier, o)
 		},
@@ -66,7 +74,7 @@ func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, v
 	}
 	defer to.Close()
 	if verifier != nil {
-		verifier.From, verifier.DryRun, o.Verify = from, o.DryRun, verifier.Verify
+		verifier.From, verifier.DryRun = from, o.DryRun
 	}
 	display.Status("reading " + name)
 	o.Progress, o.Log = display, a.log()

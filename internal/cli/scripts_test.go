@@ -44,7 +44,9 @@ func (s suite) Run() int {
 // the scripts and the tests of signals start as processes.
 func TestMain(m *testing.M) {
 	testscript.Main(suite{m}, map[string]func(){
-		"dogestry": func() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) },
+		"dogestry": func() { // SYSTEM_CONFIG stands for the administrator's file
+			os.Exit(mainWith(os.Args[1:], os.Stdout, os.Stderr, os.Getenv("SYSTEM_CONFIG")))
+		},
 		"nobody": func() { // dogestry, without root's rights
 			if err := becomeNobody(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
@@ -84,6 +86,7 @@ func testScripts(t *testing.T, engine *enginetest.Engine) {
 			env.Setenv("DOCKER_HOST", engine.Host)
 			env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, ".docker"))
 			env.Setenv("HOME", filepath.Join(env.WorkDir, ".home"))
+			env.Setenv("SYSTEM_CONFIG", filepath.Join(env.WorkDir, ".etc", "config.yaml"))
 			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, ".cache"))
 			env.Setenv("GORACE", raceOptions)
 			env.Setenv("TERM", "xterm") // so that nothing but the pipe keeps bars away

@@ -1,0 +1,102 @@
+// Package config reads what the administrator and the user have set once and for
+// all (docs/config.md): files of YAML, and the environment. It knows which of them
+// says what, so that whoever refuses something can name the line that asked for it.
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/dogestry/dogestry/internal/fault"
+)
+
+// SystemFile is the administrator's file.
+const SystemFile = "/etc/dogestry/config.yaml"
+
+// Environment variables that override files.
+const (
+	requireVariable = "DOGESTRY_REQUIRE_SIGNATURE"
+	keyVariable     = "DOGESTRY_VERIFY_KEY"
+)
+
+// Sources say where settings come from, those that override others later.
+type Sources struct {
+	System string // the administrator's file; it need not be there
+	User   string // the user's; "" where there is none
+
+	Lookup func(variable string) (value string, set bool) // os.LookupEnv; nil has none
+}
+
+// UserFile returns the name of the user's file: below $XDG_CONFIG_HOME, or
+// ~/.config (XDG Base Directory Specification). "" where there is no such place.
+func UserFile() string {
+	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "dogestry", "config.yaml")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".config", "dogestry", "config.yaml")
+}
+
+// Setting is a value, and who says it: a file and a line, or a variable. The
+// latter is empty where nobody does.
+type Setting[T any] struct {
+	Value T
+	From  string
+}
+
+// Config is what all sources together say.
+type Config struct {
+	// RequireSignature: pulls have to know keys to verify tags with.
+	RequireSignature Setting[bool]
+
+	// VerifyKeys are files of public keys that may have signed the tags that are
+	// pulled: absolute, or, of the environment, as they are there.
+	VerifyKeys Setting[[]string]
+}
+
+// Load reads all sources. What the administrator demands (RequireSignature) the
+// others do not take back, nor the keys that come with it: only a command line
+// can. Errors are Usage faults that name file, line and key; of a file that cannot be read Refused ones.
+func Load(s Sources) (*Config, error) {
+	c := new(Config)
+	if err := c.read(s.System); err != nil {
+		return nil, err
+	}
+	demanded := *c
+	if s.User != "" && s.User != s.System {
+		if err := c.read(s.User); err != nil {
+			return nil, err
+		}
+	}
+	if s.Lookup != nil {
+		if err := c.environment(s.Lookup); err != nil {
+			return nil, err
+		}
+	}
+	if demanded.RequireSignature.Value {
+		c.RequireSignature = demanded.RequireSignature
+		if len(demanded.VerifyKeys.Value) > 0 {
+			c.VerifyKeys = demanded.VerifyKeys
+		}
+	}
+	return c, nil
+}
+
+// environment reads the variables that are set. An empty one is as one that is not.
+func (c *Config) environment(lookup func(string) (string, bool)) error {
+	if value, set := lookup(requireVariable); set && value != "" {
+		require, err := strconv.ParseBool(value)
+		if err != nil {
+			return fault.New(fault.Usage, "%s is %q, and neither true nor false", requireVariable, value)
+		}
+		c.RequireSignature = Setting[bool]{require, requireVariable}
+	}
+	if value, set := lookup(keyVariable); set && value != "" {
+		c.VerifyKeys = Setting[[]string]{filepath.SplitList(value), keyVariable}
+	}
+	return nil
+}
