@@ -2,17 +2,13 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"io"
-	"io/fs"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
-	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/transfer"
 )
@@ -77,49 +73,6 @@ list alone: it is small, and says on the other side what is there.`,
 	return c
 }
 
-// checkExportFlags refuses what makes no sense, before anything is read.
-func (a *app) checkExportFlags(c *cobra.Command, e exportFlags, o transfer.CopyOptions, args []string) error {
-	switch {
-	case e.output == "" && !o.DryRun:
-		return usageError(c, fault.New(fault.Usage, "no output is named: -o FILE, or -o - for stdout"))
-	case c.Flags().Changed("since") && e.since == "":
-		return fault.New(fault.Usage, "--since is empty").Advise("Name a remote, a bundle or the list of one, or leave --since out.")
-	case !o.All && len(args) == 0:
-		return usageError(c, fault.New(fault.Usage, "no image is named"))
-	case e.output == streamName && a.json:
-		return fault.New(fault.Usage, "--json and the bundle cannot both go to stdout").Advise("Write the bundle to a file: -o bundle.tar.")
-	case e.output == streamName && isTerminal(a.stdout()) && !o.DryRun:
-		return fault.New(fault.Usage, "a bundle is nothing for a terminal").Advise("Redirect stdout to a file or a pipe, or name a file: -o bundle.tar.")
-	case o.AllPlatforms && c.Flags().Changed("platform"):
-		return fault.New(fault.Usage, "--platform and --all-platforms exclude one another")
-	case o.Parallel < 1:
-		return fault.New(fault.Usage, "--parallel %d: at least one layer is on its way at a time", o.Parallel)
-	}
-	return nil
-}
-
-// exportImages reads the images of an export, each once.
-func exportImages(args []string) (images []transfer.CopyImage, err error) {
-	named := map[string]bool{}
-	for _, arg := range args {
-		ref, err := parseReference(arg)
-		if err != nil {
-			return nil, err
-		}
-		if ref.Tag == "" {
-			return nil, fault.New(fault.Usage, "%s names no tag, and a bundle holds tags", arg).
-				Advise("Give it one: `dogestry tag REMOTE %s NAME:TAG`.", arg)
-		}
-		target := ref
-		target.Digest = image.Digest{}
-		if !named[target.String()] {
-			named[target.String()] = true
-			images = append(images, transfer.CopyImage{Source: ref, Target: target})
-		}
-	}
-	return images, nil
-}
-
 func (a *app) export(ctx context.Context, images []transfer.CopyImage, e exportFlags, o transfer.CopyOptions) error {
 	if err := checkRemote(o.From); err != nil {
 		return err
@@ -168,34 +121,4 @@ func (a *app) export(ctx context.Context, images []transfer.CopyImage, e exportF
 	}
 	s.took, s.listOnly = time.Since(start), e.list
 	return a.printShipped(s)
-}
-
-// openSince opens what is left out of a bundle; nil where nothing is.
-func (a *app) openSince(ctx context.Context, name string) (transfer.Since, error) {
-	if name == "" {
-		return nil, nil
-	}
-	if info, err := os.Stat(name); err == nil && !info.IsDir() {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, fault.Wrap(fault.Refused, err, "cannot read the list %s", name)
-		}
-		defer f.Close()
-		list, err := repo.ReadBundleList(f, name)
-		if err != nil {
-			return nil, err
-		}
-		return transfer.SinceBundle(list), nil
-	}
-	if err := checkRemote(name); err != nil {
-		return nil, err
-	}
-	base, err := a.openRemote(ctx, name, toRead, codec.LZ4)
-	if errors.Is(err, fs.ErrNotExist) || fault.Is(err, fault.NotFound) {
-		return nil, fault.Wrap(fault.NotFound, err, "--since").Advise("Name a remote, a bundle, or a list that `dogestry export --list` wrote.")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return transfer.SinceRemote(base), nil
 }

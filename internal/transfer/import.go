@@ -253,8 +253,8 @@ func (m *importing) whole(err error) error {
 				Advise("Look for a clean-up job or a sync with deletion, and run the same command again.")
 		}
 	}
-	return fault.Wrap(fault.Damaged, err, "the bundle %s is damaged: it names what is not in it", m.o.From).
-		Advise("Export it again.")
+	return fault.Wrap(fault.Damaged, err, "neither the bundle %s nor %s has all that it names", m.o.From, m.o.To).
+		Advise("Export it again. Of an image for several platforms, %s may say that it has others, and lack them: copy or push those there, too.", m.o.To)
 }
 
 func (m *importing) shipment() Shipment {
