@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dogestry/dogestry/internal/codec"
@@ -261,8 +262,9 @@ func TestBundleTornStore(t *testing.T) {
 	for n := 0; ; n++ {
 		target := mem.New()
 		faulty := &logbook{Store: target}
-		faulty.beforePut = func(key string) error {
-			if len(faulty.puts) > n {
+		var puts atomic.Int64
+		faulty.beforePut = func(string) error {
+			if puts.Add(1) > int64(n) { // as if it were killed there
 				return broken
 			}
 			return nil
