@@ -6,14 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
 )
 
-// maxBundleList bounds the list of a bundle, in bytes: some 200,000 layers.
-const maxBundleList = 64 << 20
+// maxBundleList bounds the list of a bundle, in bytes: some 60,000 layers and
+// documents, which is what a lease has room for.
+const maxBundleList = 16 << 20
+
+// perComma is how many bytes of a list there are at least for each comma, a digest
+// being one of 70. It keeps what is read of it from being much larger than it is.
+const perComma = 16
 
 // WriteBundleList writes what a bundle says of itself, as one line of JSON.
 func WriteBundleList(w io.Writer, b *remote.Bundle) error {
@@ -65,6 +71,9 @@ func parseBundle(r io.Reader, name string) (*remote.Bundle, error) {
 	if len(content) > maxBundleList {
 		return nil, wrongList(name, errors.New("it is too long"))
 	}
+	if most := 64 + len(content)/perComma; bytes.Count(content, []byte{','}) > most {
+		return nil, wrongList(name, errors.New("it names too much that is nothing"))
+	}
 	var version struct {
 		Version int `json:"bundle"`
 	}
@@ -96,6 +105,9 @@ func checkBundle(b *remote.Bundle) error {
 			return fmt.Errorf("the tag %q is none, or is there twice", t.Image.String())
 		}
 		named[t.Image] = true
+	}
+	if nothing := (image.Digest{}); slices.Contains(b.Documents, nothing) || slices.Contains(b.Without, nothing) {
+		return errors.New("a digest is none")
 	}
 	seen := map[image.Digest]bool{}
 	for _, l := range b.Layers {

@@ -110,6 +110,15 @@ func TestBundleHostile(t *testing.T) {
 			m[0].content = fmt.Sprintf(`{"bundle":1,"layers":[{"id":"%s","size":-1,"stored":1}]}`, id)
 			return m
 		}, "the layer"},
+		"a list of nothing": {func(m []member) []member { m[0].content = `{"bundle":1,"documents":[null]}`; return m }, "a digest is none"},
+		"a list of much that is nothing": {func(m []member) []member {
+			m[0].content = `{"bundle":1,"layers":[{}` + strings.Repeat(",{}", 1000) + `]}`
+			return m
+		}, "too much that is nothing"},
+		"a list that is too long": {func(m []member) []member {
+			m[0].content = `{"bundle":1,"x":"` + strings.Repeat("x", 16<<20) + `"}`
+			return m
+		}, "it is too long"},
 		"a list that knows more": {func(m []member) []member {
 			m[0].content = strings.Replace(m[0].content, "{", `{"later":{"x":1},`, 1)
 			return m
