@@ -89,16 +89,17 @@ func (b *bundleWriter) member(key string, size int64, body io.Reader) error {
 	return err
 }
 
-// behind is the fault of what would come behind a member that is cut short.
+// behind is the fault of what would come behind a member that is cut short. It is
+// not about the layer that comes there, so it has no StoredError in it.
 func (b *bundleWriter) behind(key string, err error) error {
-	kind := fault.KindOf(err)
 	var wrong *remote.StoredError
-	if told := b.failure(err); errors.As(err, &wrong) {
-		kind = fault.Damaged
-	} else if told != err { //nolint:errorlint // it is the output that fails
+	if errors.As(err, &wrong) {
+		return fault.New(fault.Damaged, "%s could not be written whole, and nothing can follow it: %s", key, wrong)
+	}
+	if told := b.failure(err); told != err { //nolint:errorlint // it is the output that fails
 		return told
 	}
-	return fault.Wrap(kind, err, "%s could not be written whole, and nothing can follow it", key)
+	return fault.Wrap(fault.KindOf(err), err, "%s could not be written whole, and nothing can follow it", key)
 }
 
 // put writes a small member, once.

@@ -300,7 +300,8 @@ func TestExportDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out bytes.Buffer
-			if err := export(t, from, nil, &out, tagsOf(t, from)...); !fault.Is(err, fault.Damaged) {
+			err = export(t, from, nil, &out, tagsOf(t, from)...)
+			if !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), key) {
 				t.Errorf("%s %s: %v", key, how, err)
 			}
 			if _, err := importFrom(t, &out, remoteOn(t, mem.New(), codec.None)); !fault.Is(err, fault.Damaged) {
