@@ -59,7 +59,7 @@ var rules = []rule{
 	{"../bench", []string{"enginetest", "storage/s3/s3test"}},
 	{"../soak", []string{
 		"transfer", "names", "retention", "repo", "lease", "remote", "codec", "storage", "storage/file", "storage/s3", "storage/mem", "image", "fault",
-		"enginetest", "remote/remotetest", "storage/s3/s3test",
+		"enginetest", "remote/remotetest", "storage/s3/s3test", "storage/storagetest",
 	}},
 }
 
