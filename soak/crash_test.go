@@ -28,7 +28,7 @@ func TestCrashes(t *testing.T) {
 	for _, g := range []struct {
 		ground
 		most int
-	}{{inMemory(), 8}, {inDirectory(t.TempDir()), 2}, {inBucket(server), 2}} {
+	}{{inMemory(), 6}, {inDirectory(t.TempDir()), 1}, {inBucket(server), 1}} {
 		if testing.Short() {
 			g.most = min(g.most, 3)
 		}
