@@ -260,7 +260,8 @@ func clean(ctx context.Context, s storage.Store) error {
 		if err != nil {
 			return err
 		}
-		if info.Key != "run/sweep" {
+		// What a store was being tried out with `dogestry check --sweep` removes.
+		if info.Key != "run/sweep" && !strings.HasPrefix(info.Key, "run/check-") {
 			left = append(left, info.Key)
 		}
 	}

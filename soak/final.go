@@ -87,7 +87,7 @@ func (r *run) rest(ctx context.Context, at *repo.Repo) error {
 		if err != nil {
 			return errors.Join(err, ctx.Err())
 		}
-		if info.Key != "run/sweep" {
+		if info.Key != "run/sweep" && !strings.HasPrefix(info.Key, "run/check-") { // as in clean
 			left = append(left, info.Key)
 		}
 	}

@@ -35,7 +35,7 @@ func main() {
 	var o options
 	stores := flag.String("stores", "directory,s3", "on which kinds of stores")
 	flag.IntVar(&o.commands, "commands", 3000, "commands to complete on each store")
-	flag.DurationVar(&o.duration, "duration", 5*time.Minute, "at most, on each store; fewer commands than -commands are then a failure")
+	flag.DurationVar(&o.duration, "duration", 10*time.Minute, "at most, on each store; fewer commands than -commands are then a failure")
 	flag.Uint64Var(&o.seed, "seed", 1, "of images and commands; what meets what follows from time too")
 	flag.IntVar(&o.workers, "workers", 5, "that do commands in this process")
 	flag.IntVar(&o.processes, "processes", 3, "that do each command by a process of its own, some of which are killed")
