@@ -9,8 +9,8 @@ import (
 	"github.com/dogestry/dogestry/internal/storage/s3/s3test"
 )
 
-// TestCrashes kills a sample of the operations of every command that changes a
-// remote, on every kind of store. `make crash` kills them all.
+// TestCrashes kills a sample of the operations of the commands in scenes, on every
+// kind of store. `make crash` kills them all.
 func TestCrashes(t *testing.T) {
 	server := s3test.For(t)
 	for _, v := range server.Environment() {

@@ -1,6 +1,7 @@
 // Command soak lets pushers, pullers, removers, taggers and garbage collections work
 // on one remote at once, some of them as processes that are killed, and proves that
-// nothing was lost and nothing torn. Run it with `make soak`.
+// nothing was lost and nothing torn. Run it with `make soak`. With -crash it kills
+// commands at each of their operations instead: `make crash`.
 package main
 
 import (
@@ -39,7 +40,7 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "of images and commands; what meets what follows from time too")
 	flag.IntVar(&o.workers, "workers", 5, "that do commands in this process")
 	flag.IntVar(&o.processes, "processes", 3, "that do each command by a process of its own, some of which are killed")
-	crash := flag.Bool("crash", false, "kill every operation of every command instead, one after the other")
+	crash := flag.Bool("crash", false, "kill pushes, copies, tags, removals, prunes and collections at each of their operations instead")
 	worker := flag.Bool("worker", false, "used by the program itself")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

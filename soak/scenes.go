@@ -13,7 +13,7 @@ import (
 	"github.com/dogestry/dogestry/internal/transfer"
 )
 
-// scenes are the commands that change a remote, each with what it meets there.
+// scenes are commands that change a remote, each with what it meets there.
 func scenes() []scene {
 	return []scene{
 		{

@@ -52,6 +52,7 @@ on they are proved.`,
 		},
 	}
 	a.moveFlags(c, &o.Options)
+	a.noWaitFlag(c)
 	return c
 }
 

@@ -1,5 +1,5 @@
 // Package dockerarchive is files as `docker save` writes and `docker load` reads
-// them, as remotes. There are two shapes: up to Docker 24, and of many other tools,
+// them, as sources and targets of copies. There are two shapes: up to Docker 24, and of many other tools,
 // manifest.json with configs and tars of layers beside it; since Docker 25 besides
 // that an OCI image layout in the same tar.
 //
@@ -200,49 +200,86 @@ func (c *contents) layoutItems(ctx context.Context) ([]layout.Item, error) {
 // archive, if there is one, names besides. Of an image that is in both, the layout
 // has the name that it had in the engine, unless that engine's store was classic.
 func (c *contents) addSaved(ctx context.Context, images []saved, named []layout.Item) error {
-	configs, err := c.configsOf(ctx, named)
+	in, err := c.inLayout(ctx, named)
 	if err != nil {
 		return err
 	}
-	covered := make([]bool, len(named))
+	covered := map[image.Digest]bool{} // configs of which manifest.json alone says what they are called
 	for _, img := range images {
 		id, err := c.addImage(ctx, img)
 		if err != nil {
 			return err
 		}
 		item := layout.Item{Root: image.Descriptor{Digest: id}}
-		var there []image.Reference
-		for i := len(named) - 1; i >= 0; i-- {
-			if !slices.Contains(configs[i], id) {
-				continue
-			}
-			if img.classic() {
-				covered[i] = true
-				continue
-			}
-			item = named[i]
-			there = append(there, named[i].Name)
+		var there map[image.Reference]bool
+		if img.classic() {
+			covered[id] = true
+		} else if at := in.items(id); len(at) > 0 {
+			item, there = named[at[0]], in.names(id, named)
 		}
 		if len(img.RepoTags) == 0 && len(there) == 0 {
 			item.Name = image.Reference{}
 			c.items = append(c.items, item)
 		}
 		for _, tag := range img.RepoTags {
-			if item.Name = layout.ParseName(tag); !slices.Contains(there, item.Name) {
+			if item.Name = layout.ParseName(tag); !there[item.Name] {
 				c.items = append(c.items, item)
 			}
 		}
 	}
+	gone := map[int]bool{}
+	for id := range covered {
+		for _, i := range in.items(id) {
+			gone[i] = true
+		}
+	}
 	for i, item := range named {
-		if !covered[i] {
+		if !gone[i] {
 			c.items = append(c.items, item)
 		}
 	}
 	return nil
 }
 
-// configsOf returns the configs of the images that each item is or has.
-func (c *contents) configsOf(ctx context.Context, items []layout.Item) ([][]image.Digest, error) {
+// inLayout tells which of the layout's items are of which image. An archive may
+// name one index a thousand times that has a thousand images: neither is kept, or
+// gone through, for each of the other.
+type inLayout struct {
+	roots  map[image.Digest][]image.Digest // manifests and indexes, by the configs that they have
+	byRoot map[image.Digest][]int          // items
+	known  map[image.Digest][]int          // what items has returned
+	called map[image.Digest]map[image.Reference]bool
+}
+
+// items returns those that are or have the image of a config, in their order.
+func (l *inLayout) items(config image.Digest) []int {
+	if at, ok := l.known[config]; ok {
+		return at
+	}
+	var at []int
+	for _, root := range l.roots[config] {
+		at = append(at, l.byRoot[root]...)
+	}
+	slices.Sort(at)
+	l.known[config] = at
+	return at
+}
+
+// names returns what items calls an image.
+func (l *inLayout) names(config image.Digest, named []layout.Item) map[image.Reference]bool {
+	if names, ok := l.called[config]; ok {
+		return names
+	}
+	names := map[image.Reference]bool{}
+	for _, i := range l.items(config) {
+		names[named[i].Name] = true
+	}
+	l.called[config] = names
+	return names
+}
+
+// inLayout reads the documents of the layout's items, as far as they are there.
+func (c *contents) inLayout(ctx context.Context, items []layout.Item) (*inLayout, error) {
 	source := &layout.Source{Contents: c, Name: c.name}
 	known := map[image.Digest][]image.Digest{}
 	var of func(id image.Digest, deeper bool) ([]image.Digest, error)
@@ -273,14 +310,21 @@ func (c *contents) configsOf(ctx context.Context, items []layout.Item) ([][]imag
 		known[id] = configs
 		return configs, nil
 	}
-	all := make([][]image.Digest, len(items))
+	in := &inLayout{map[image.Digest][]image.Digest{}, map[image.Digest][]int{}, map[image.Digest][]int{}, map[image.Digest]map[image.Reference]bool{}}
 	for i, item := range items {
-		var err error
-		if all[i], err = of(item.Root.Digest, true); err != nil {
+		root := item.Root.Digest
+		if in.byRoot[root] = append(in.byRoot[root], i); len(in.byRoot[root]) > 1 {
+			continue
+		}
+		configs, err := of(root, true)
+		if err != nil {
 			return nil, err
 		}
+		for _, config := range image.Distinct(configs) {
+			in.roots[config] = append(in.roots[config], root)
+		}
 	}
-	return all, nil
+	return in, nil
 }
 
 // addImage notes where the config and the layers of an image lie, and returns the

@@ -126,6 +126,8 @@ func TestHostile(t *testing.T) {
 	index := regular("index.json", fmt.Appendf(nil, `{"manifests":[{"digest":%q,"size":1,"annotations":{"org.opencontainers.image.ref.name":"app:1"}}]}`, id))
 	huge := remotetest.Noise("x", 1024)
 	many := strings.Repeat(`{"Config":"c","Layers":[]},`, maxImages+1)
+	texts := func(n int) string { return `["a"` + strings.Repeat(`,"a"`, n-1) + "]" }
+	named := `{"Config":"c","Layers":[],"RepoTags":` + texts(maxTags/2+1) + "}"
 	flipped := slices.Clone(img.Layers[1])
 	flipped[0] ^= 1
 	for name, test := range map[string]struct {
@@ -151,6 +153,10 @@ func TestHostile(t *testing.T) {
 		"no JSON":                   {without(manifestFile, regular(manifestFile, []byte("{"))), fault.Damaged, "manifest.json is damaged"},
 		"JSON with more":            {without(manifestFile, regular(manifestFile, []byte("[]x"))), fault.Damaged, "manifest.json is damaged"},
 		"too many images":           {without(manifestFile, regular(manifestFile, []byte("["+many[:len(many)-1]+"]"))), fault.Damaged, "more than 10000 images"},
+		"too many names":            {without(manifestFile, regular(manifestFile, []byte("["+named+","+named+"]"))), fault.Damaged, "more than 20000 names"},
+		"an image of many names":    {without(manifestFile, regular(manifestFile, []byte(`[{"Config":"c","Layers":[],"RepoTags":`+texts(maxTags+1)+"}]"))), fault.Damaged, "more than 20000 texts"},
+		"an image of many layers":   {without(manifestFile, regular(manifestFile, []byte(`[{"Config":"c","Layers":`+texts(maxTags+1)+"}]"))), fault.Damaged, "more than 20000 texts"},
+		"names that are none":       {without(manifestFile, regular(manifestFile, []byte(`[{"Config":"c","Layers":[],"RepoTags":"a"}]`))), fault.Damaged, "a list was expected"},
 		"no names of images":        {without(manifestFile), fault.Refused, "has no manifest.json"},
 		"another layout":            {with(regular("oci-layout", []byte(`{"imageLayoutVersion":"2"}`))), fault.Refused, "it has the version"},
 		"a layout without one":      {with(regular("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))), fault.Damaged, "it has no index.json"},

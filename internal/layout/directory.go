@@ -1,6 +1,6 @@
-// Package layout is OCI image layouts (OCI image-spec, image-layout.md) as remotes,
-// and whatever else holds images as an index of names and bytes under their digests:
-// see Contents and Place. Who reads gets nothing that is not proved by its digest;
+// Package layout is OCI image layouts (OCI image-spec, image-layout.md) as sources
+// and targets of copies, and whatever else holds images as an index of names and
+// bytes under their digests: see Contents and Place. Who reads gets nothing that is not proved by its digest;
 // who writes finds an image named only when all of it is there.
 package layout
 
@@ -225,5 +225,3 @@ func (d *Directory) Set(ctx context.Context, item Item, only bool) error {
 		return x.Bytes()
 	})
 }
-
-func newBytes(b []byte) io.Reader { return bytes.NewReader(b) }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dogestry/dogestry/internal/image"
@@ -39,7 +38,7 @@ type Index struct {
 // NewIndex returns one that names nothing.
 func NewIndex() *Index {
 	x := &Index{members: map[string]json.RawMessage{}}
-	x.members["schemaVersion"] = json.RawMessage(fmt.Sprint(specs.Versioned{SchemaVersion: 2}.SchemaVersion))
+	x.members["schemaVersion"] = json.RawMessage("2")
 	x.members["mediaType"] = quoted(ocispec.MediaTypeImageIndex)
 	return x
 }
@@ -181,7 +180,7 @@ func (x *Index) Bytes() ([]byte, error) {
 	return doc, err
 }
 
-// layoutVersion is that of image-spec, image-layout.md, "oci-layout file".
+// layoutFile is an oci-layout; see image-spec, image-layout.md, "oci-layout file".
 func layoutFile() []byte {
 	return []byte(`{"` + layoutMember + `":"` + ocispec.ImageLayoutVersion + `"}`)
 }

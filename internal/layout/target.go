@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -145,7 +146,7 @@ func (t *Target) PutDocument(ctx context.Context, doc []byte) error {
 	if _, err := t.Document(ctx, id); err == nil {
 		return nil
 	}
-	err := t.place.Put(ctx, id, int64(len(doc)), image.Verify(newBytes(doc), id, int64(len(doc))))
+	err := t.place.Put(ctx, id, int64(len(doc)), image.Verify(bytes.NewReader(doc), id, int64(len(doc))))
 	return t.failure(err, "cannot store %s in %s", id.Short(), t.Name)
 }
 

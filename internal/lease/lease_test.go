@@ -564,6 +564,38 @@ func TestForgets(t *testing.T) {
 	}
 }
 
+// noDelete is a store in which nothing can be deleted below a prefix while it is set.
+type noDelete struct {
+	*mem.Store
+	prefix string
+}
+
+func (n *noDelete) Delete(ctx context.Context, key string) error {
+	if n.prefix != "" && strings.HasPrefix(key, n.prefix) {
+		return storage.ErrPermission
+	}
+	return n.Store.Delete(ctx, key)
+}
+
+// TestForgetFails: what a killed sweep has left keeps nobody from sweeping; the next one removes it.
+func TestForgetFails(t *testing.T) {
+	s, off := &noDelete{Store: mem.New(), prefix: lists + "killed"}, time.Duration(0)
+	s.Now = func() time.Time { return time.Now().Add(off) }
+	if err := put(t.Context(), s, lists+"killed", nil); err != nil {
+		t.Fatal(err)
+	}
+	off = 121 * time.Minute
+	for i, prefix := range []string{"", "none"} {
+		if err := begin(t, s, Times{}, "a").End(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if left := slices.Contains(keys(t, s, lists), lists+"killed"); left != (i == 0) {
+			t.Errorf("sweep %d: left over is %t", i+1, left)
+		}
+		s.prefix = prefix
+	}
+}
+
 // TestNoWait: a lease that is not to wait fails while a sweep lists an id of it, as
 // often as it is asked, and on the way out of that forgets nothing else.
 func TestNoWait(t *testing.T) {

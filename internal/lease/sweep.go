@@ -178,7 +178,8 @@ func (s *Sweep) begin(ctx context.Context, creator storage.Creator) error {
 		return err
 	}
 	s.held = next
-	return s.forget(ctx, old)
+	_ = s.forget(ctx, old) // or the next one does: nobody needs it
+	return nil
 }
 
 // forget removes what the sweep before has left, and what those have that were

@@ -133,7 +133,7 @@ func testPodmanRuns(t *testing.T, e *enginetest.Engine, client *counted) {
 	r := remoteIn(t, t.TempDir())
 	mustPush(t, connect(t, enginetest.For(t).Host), r, name)
 	mustPull(t, r, client, name)
-	// Not by the API, which takes no limits: podman's own are more than a sandbox may allow.
+	// Not by the API, which takes no limits: podman's own are more than this process may raise.
 	run := append(e.PodmanArgs(), "run", "--rm", "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "docker.io/"+name, "much")
 	cmd := exec.Command("podman", run...)
 	cmd.Stderr = os.Stderr

@@ -1,5 +1,5 @@
-// Package mem is a storage.Store in memory, for tests. It keeps to the contract
-// where a directory does, conflicts of "a" and "a/b" included.
+// Package mem is a storage.Store in memory, for tests and for plans of what is not
+// there yet. It keeps to the contract where a directory does, conflicts of "a" and "a/b" included.
 package mem
 
 import (
