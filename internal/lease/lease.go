@@ -251,10 +251,10 @@ func (l *Lease) waitForSweep(ctx context.Context) error {
 			return err
 		}
 		if l.o.NoWait {
-			return fmt.Errorf("%w %d objects that are needed", ErrSwept, doomed)
+			return fmt.Errorf("%w %d of the objects that are needed", ErrSwept, doomed)
 		}
 		told = true
-		l.o.Waiting(fmt.Sprintf("waiting for a garbage collection to end, which is about to delete %d objects that are needed", doomed))
+		l.o.Waiting(fmt.Sprintf("waiting for a garbage collection to end, which is about to delete %d of the objects that are needed", doomed))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
