@@ -67,6 +67,7 @@ func (p *copying) follow(ctx context.Context, err error, attempt int) (again boo
 	}
 	p.o.Log.Info("the tag has moved, copying what it names now", "image", p.image.Source, "was", p.id, "error", err)
 	p.id = now
+	p.forgetFailed()
 	return true, nil
 }
 

@@ -141,6 +141,44 @@ func (e *blobEngine) Tag(_ context.Context, _ image.ID, ref image.Reference) err
 	return nil
 }
 
+// TestSharedLayerComesBack: a layer that is missing when it is first read, and is
+// there again with the image that its tag names by then, is copied.
+func TestSharedLayerComesBack(t *testing.T) {
+	one, two := layered("1", "a", "b"), layered("1", "a", "c")
+	shared := "images/" + mustDigest(t, one.DiffIDs()[0]).Hex() + "/layer.tar.lz4"
+	twoID, ref := mustDigest(t, two.ID()), reference(t, "much:1")
+	store := mem.New()
+	r := remoteOn(t, store, codec.LZ4)
+	mustPush(t, newClassic(two).connect(t), r, "much:1")
+	mustPush(t, newClassic(one).connect(t), r, "much:1")
+	was := content(t, store, shared)
+	gone := &trapped{Store: store, key: shared, act: func() {
+		if err := errors.Join(r.Tag(t.Context(), ref, twoID), store.Delete(t.Context(), shared)); err != nil {
+			t.Error(err)
+		}
+	}}
+	from := remoteOn(t, backAgain{gone, "images/" + twoID.Hex() + "/json", func() { write(t, store, shared, was) }}, codec.LZ4)
+	to := remoteOn(t, mem.New(), codec.LZ4)
+	done, err := Copy(t.Context(), from, to, copies(t, "much:1"), CopyOptions{})
+	if err != nil || done.Images[0].ID != twoID {
+		t.Errorf("%+v, error %v", done, err)
+	}
+}
+
+// backAgain is a store in which something happens before each reading of an object.
+type backAgain struct {
+	*trapped
+	before string
+	act    func()
+}
+
+func (b backAgain) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if key == b.before {
+		b.act()
+	}
+	return b.trapped.Get(ctx, key, offset, length)
+}
+
 // TestCopyAllOfWhatGoes: a copy of all leaves out what is removed meanwhile.
 func TestCopyAllOfWhatGoes(t *testing.T) {
 	store := mem.New()
