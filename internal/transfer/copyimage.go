@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -347,13 +348,28 @@ func (p *copying) signatures(ctx context.Context) error {
 			continue // nobody takes it for one
 		}
 		if err == nil {
-			err = to.PutSignature(ctx, p.image.Target, s.Image, s.Key, content)
+			err = p.o.putSignature(ctx, to, p.image.Target, s, content)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// putSignature stores what came from elsewhere, unless the target has the same, or
+// what is to stay: a pull that has seen a newer signature takes the older one for a
+// roll-back.
+func (o Options) putSignature(ctx context.Context, to remote.Signatures, ref image.Reference, s remote.Signature, content []byte) error {
+	there, err := to.Signature(ctx, ref, s.Image, s.Key)
+	switch {
+	case fault.Is(err, fault.NotFound), fault.Is(err, fault.Damaged):
+	case err != nil:
+		return err
+	case bytes.Equal(there, content), o.SignatureStays != nil && o.SignatureStays(there, content):
+		return nil
+	}
+	return to.PutSignature(ctx, ref, s.Image, s.Key, content)
 }
 
 func (p *copying) result() Result {
