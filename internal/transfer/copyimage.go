@@ -47,6 +47,13 @@ func (p *copying) find(ctx context.Context) (err error) {
 func (p *copying) read(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
 		err := p.readOnce(ctx)
+		if attempt == 0 && p.o.pinned != nil && fault.Is(err, fault.Damaged) {
+			// A source makes the documents of an image of format 1.0 when its tag is
+			// resolved, and does not keep those of many until an export comes to them.
+			if _, failed := p.from.Resolve(ctx, p.image.Source); failed == nil {
+				continue
+			}
+		}
 		if again, err := p.follow(ctx, err, attempt); !again {
 			return err
 		}
