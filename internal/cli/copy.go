@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/signature"
 	"github.com/dogestry/dogestry/internal/transfer"
 )
 
@@ -82,7 +83,7 @@ func (a *app) copy(ctx context.Context, images []transfer.CopyImage, o transfer.
 	}
 	display, hide := a.show()
 	defer hide()
-	o.Progress, o.Log = display, a.log()
+	o.Progress, o.Log, o.SignatureStays = display, a.log(), signature.Stays
 	display.Status("reading " + o.From)
 	start := time.Now()
 	from, closeFrom, err := a.openSource(ctx, o.From, display.Status)

@@ -9,6 +9,7 @@ import (
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/repo"
+	"github.com/dogestry/dogestry/internal/signature"
 	"github.com/dogestry/dogestry/internal/transfer"
 )
 
@@ -55,7 +56,7 @@ func (a *app) importBundle(ctx context.Context, o transfer.ImportOptions) error 
 	}
 	display, hide := a.show()
 	defer hide()
-	o.Progress, o.Log = display, a.log()
+	o.Progress, o.Log, o.SignatureStays = display, a.log(), signature.Stays
 	display.Status("reading " + o.From)
 	start := time.Now()
 	in, err := a.openInput(ctx, o.From)

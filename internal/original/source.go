@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"runtime"
@@ -92,15 +93,29 @@ func (s *Source) Resolve(ctx context.Context, ref image.Reference) (image.ID, er
 	if err != nil || !ref.Digest.IsZero() { // a digest is no tag
 		return id, err
 	}
-	if s.isToday(ctx, id) {
-		return id, nil
+	for attempt := 0; ; attempt++ {
+		if s.isToday(ctx, id) {
+			return id, nil
+		}
+		config, err := s.image(ctx, ref, id)
+		// An upgrade moves the tag, and a collection deletes what is being read.
+		now, since := remote.Since(ctx, s.Remote, ref, id, err)
+		if now != id && since == nil && attempt < moves {
+			id = now
+			continue
+		}
+		if since != nil {
+			err = since
+		}
+		if err != nil && !fault.Interrupted(err) {
+			return image.ID{}, fmt.Errorf("%s: %w", ref, err)
+		}
+		return config, err
 	}
-	config, err := s.image(ctx, ref, id)
-	if err != nil && !fault.Interrupted(err) {
-		return image.ID{}, fmt.Errorf("%s: %w", ref, err)
-	}
-	return config, err
 }
+
+// moves bounds how often Resolve follows a tag that moves while its image is read.
+const moves = 3
 
 // isToday reports whether id is no image of format 1.0. The document that tells is
 // at hand then, for whoever reads it next: it is not asked for twice. What fails here
@@ -303,14 +318,33 @@ func (s *Source) Look(ctx context.Context, c remote.Closure, known map[image.Dig
 	return found, nil
 }
 
+// Open implements remote.Source. A layer of format 1.0 that is there no more may be
+// there as one of today: the image was upgraded since, and a collection has deleted it.
+func (s *Source) Open(ctx context.Context, layer remote.Layer) (io.ReadCloser, error) {
+	body, err := s.Remote.Open(ctx, layer)
+	if !fault.Is(err, fault.Damaged) || !s.isOriginal(layer) {
+		return body, err
+	}
+	today, failed := remote.Layers(ctx, s.Remote, []image.Digest{layer.Digest})
+	if failed != nil {
+		return nil, err
+	}
+	return s.Remote.Open(ctx, today[0])
+}
+
+// isOriginal reports whether a layer is one of format 1.0 that Resolve has measured.
+func (s *Source) isOriginal(layer remote.Layer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.layers[layer.Digest]
+	return ok && l.Object == layer.Object
+}
+
 // OpenStored implements remote.StoredSource. Layers of format 1.0 are not given as
 // they are stored: they go through the one door for what is not proved yet, and are
 // encoded anew, as this version does it.
 func (s *Source) OpenStored(ctx context.Context, layer remote.Layer) (remote.Stored, error) {
-	s.mu.Lock()
-	l, ok := s.layers[layer.Digest]
-	s.mu.Unlock()
-	if ok && l.Object == layer.Object {
+	if s.isOriginal(layer) {
 		return remote.Stored{}, fmt.Errorf("a layer of format 1.0: %w", errors.ErrUnsupported)
 	}
 	return s.Remote.OpenStored(ctx, layer)

@@ -276,6 +276,44 @@ func TestUpgradeRaces(t *testing.T) {
 	}
 }
 
+// TestReadBesideUpgrade: an image that is upgraded, and of which a collection deletes
+// all that is of format 1.0, at any moment of a copy, is copied all the same.
+func TestReadBesideUpgrade(t *testing.T) {
+	want := smallIDs(t)["repositories/app/1"]
+	ref := remotetest.Ref(t, "app:1")
+	for n := 1; ; n++ {
+		s := mem.New()
+		fill(t, s, small())
+		at := &acting{Inner: s, at: n, act: func() {
+			if _, err := upgrade(t.Context(), s); err != nil {
+				t.Error(err)
+			}
+			for key := range small() {
+				if !strings.HasPrefix(key, "images/") {
+					continue
+				}
+				if err := s.Delete(t.Context(), key); err != nil {
+					t.Error(err)
+				}
+			}
+		}}
+		to := open(t, mem.New())
+		source := sourceOn(open(t, at), original.Options{Parallel: 1})
+		_, err := transfer.Copy(t.Context(), source, to, []transfer.CopyImage{{Source: ref, Target: ref}}, transfer.CopyOptions{Options: transfer.Options{Parallel: 1}})
+		if err != nil {
+			t.Errorf("before operation %d: %v", n, err)
+		} else if got, err := to.Resolve(t.Context(), ref); err != nil || got != want {
+			t.Errorf("before operation %d: %s, want %s: %v", n, got.Short(), want.Short(), err)
+		}
+		if !at.acted {
+			if n < 10 {
+				t.Errorf("a copy is %d operations", n)
+			}
+			return
+		}
+	}
+}
+
 // TestUpgradeBesideCollections lets a collection without a grace run at each moment
 // of an upgrade: it takes nothing that the upgrade relies on, for that is leased, and
 // nothing that a tag still needs.

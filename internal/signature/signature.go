@@ -126,6 +126,19 @@ func Parse(content []byte) (*Signed, error) {
 	return s, nil
 }
 
+// Stays reports whether there, which a remote has as a signature, is not to be
+// replaced by another of the same name that came from elsewhere: it is a statement,
+// and what came is none, or is of the same and not newer. Nothing is verified: who
+// can write there can do worse.
+func Stays(there, came []byte) bool {
+	was, err := Parse(there)
+	if err != nil {
+		return false
+	}
+	now, err := Parse(came)
+	return err != nil || was.Tag == now.Tag && was.Image == now.Image && was.Key == now.Key && !was.Time.Before(now.Time)
+}
+
 // Verify returns nil if k has signed the statement.
 func (s *Signed) Verify(k PublicKey) error {
 	if s.Key != k.ID() {

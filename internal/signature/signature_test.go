@@ -309,3 +309,27 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestStays: what is there is replaced by what is newer, and where it is no statement
+// of the same.
+func TestStays(t *testing.T) {
+	k, other := newKey(t, "much"), newKey(t, "other")
+	now := sign(t, k, "app:1", someImage, someTime)
+	for what, c := range map[string]struct {
+		there, came []byte
+		stays       bool
+	}{
+		"the same":         {now, now, true},
+		"older came":       {now, sign(t, k, "app:1", someImage, someTime.Add(-Tick)), true},
+		"newer came":       {now, sign(t, k, "app:1", someImage, someTime.Add(Tick)), false},
+		"nonsense came":    {now, []byte("much"), true},
+		"nonsense":         {[]byte("much"), now, false},
+		"of another tag":   {sign(t, k, "app:2", someImage, someTime.Add(Tick)), now, false},
+		"of another image": {sign(t, k, "app:1", image.DigestOf(nil), someTime.Add(Tick)), now, false},
+		"by another key":   {sign(t, other, "app:1", someImage, someTime.Add(Tick)), now, false},
+	} {
+		if got := Stays(c.there, c.came); got != c.stays {
+			t.Errorf("%s: stays: %v", what, got)
+		}
+	}
+}

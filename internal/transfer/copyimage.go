@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,13 @@ func (p *copying) find(ctx context.Context) (err error) {
 func (p *copying) read(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
 		err := p.readOnce(ctx)
+		if attempt == 0 && p.o.pinned != nil && fault.Is(err, fault.Damaged) {
+			// A source makes the documents of an image of format 1.0 when its tag is
+			// resolved, and does not keep those of many until an export comes to them.
+			if _, failed := p.from.Resolve(ctx, p.image.Source); failed == nil {
+				continue
+			}
+		}
 		if again, err := p.follow(ctx, err, attempt); !again {
 			return err
 		}
@@ -67,6 +75,7 @@ func (p *copying) follow(ctx context.Context, err error, attempt int) (again boo
 	}
 	p.o.Log.Info("the tag has moved, copying what it names now", "image", p.image.Source, "was", p.id, "error", err)
 	p.id = now
+	p.forgetFailed()
 	return true, nil
 }
 
@@ -346,13 +355,28 @@ func (p *copying) signatures(ctx context.Context) error {
 			continue // nobody takes it for one
 		}
 		if err == nil {
-			err = to.PutSignature(ctx, p.image.Target, s.Image, s.Key, content)
+			err = p.o.putSignature(ctx, to, p.image.Target, s, content)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// putSignature stores what came from elsewhere, unless the target has the same, or
+// what is to stay: a pull that has seen a newer signature takes the older one for a
+// roll-back.
+func (o Options) putSignature(ctx context.Context, to remote.Signatures, ref image.Reference, s remote.Signature, content []byte) error {
+	there, err := to.Signature(ctx, ref, s.Image, s.Key)
+	switch {
+	case fault.Is(err, fault.NotFound), fault.Is(err, fault.Damaged):
+	case err != nil:
+		return err
+	case bytes.Equal(there, content), o.SignatureStays != nil && o.SignatureStays(there, content):
+		return nil
+	}
+	return to.PutSignature(ctx, ref, s.Image, s.Key, content)
 }
 
 func (p *copying) result() Result {

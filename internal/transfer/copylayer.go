@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -77,6 +78,15 @@ func (c *copier) carry(ctx context.Context, l remote.Layer, media string, again 
 			object = l.Digest.String()
 		}
 	}
+}
+
+// forgetFailed lets layers that could not be moved be tried again, for an image whose
+// tag has moved: what failed may have been removed, and pushed again with what it names
+// now. Else a failure is kept: what is damaged is not read for every image that needs it.
+func (c *copier) forgetFailed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.flights, func(_ string, f *flight) bool { return f.ended() && f.err != nil })
 }
 
 // rereadings bounds how often one layer is begun again because it was replaced at

@@ -230,7 +230,7 @@ func (m *importing) put(ctx context.Context, item remote.BundleItem) error {
 		if !takes {
 			return nil
 		}
-		return to.PutSignature(ctx, s.Reference, s.Image, s.Key, s.Content)
+		return m.o.putSignature(ctx, to, s.Reference, s.Signature, s.Content)
 	}
 	if err := m.whole(m.tag(ctx, item.Tag.Image, item.Tag.ID)); err != nil {
 		return named(item.Tag.Image, err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
@@ -61,6 +62,18 @@ func TestImageGoesMeanwhile(t *testing.T) {
 					}
 					return done[0].ID, e.names(), nil
 				},
+				"pull of blobs": func(from remote.Source) (image.ID, []string, error) {
+					var e blobEngine
+					done, err := Pull(t.Context(), from, &e, pulls(t, "much:1"), Options{})
+					if err != nil {
+						return image.ID{}, e.names, err
+					}
+					tree, err := remote.ReadTree(t.Context(), from, done[0].ID, nil) // its manifest
+					if err != nil || len(tree.Children) != 1 {
+						return done[0].ID, e.names, err
+					}
+					return tree.Children[0].ID, e.names, nil
+				},
 			} {
 				store := mem.New()
 				r := remoteOn(t, store, codec.LZ4)
@@ -89,6 +102,81 @@ func TestImageGoesMeanwhile(t *testing.T) {
 			}
 		}
 	}
+}
+
+// blobEngine is an engine with the containerd image store that has no layer, and
+// takes all that comes.
+type blobEngine struct {
+	Loader
+	whole bool
+	names []string
+}
+
+func (*blobEngine) Kind() engine.Kind { return engine.Containerd }
+
+func (*blobEngine) Platform() image.Platform {
+	return image.Platform{OS: "linux", Architecture: "amd64"}
+}
+
+func (*blobEngine) HeldBlobs(context.Context, []image.Digest, engine.ManifestReader) (map[image.Digest]bool, error) {
+	return nil, nil
+}
+
+func (*blobEngine) Remember(map[image.Digest]*image.Manifest) {}
+
+func (*blobEngine) RemoveUntagged(context.Context, image.ID) error { return nil }
+
+func (e *blobEngine) Has(context.Context, image.ID, ...image.Digest) (bool, error) {
+	return e.whole, nil
+}
+
+func (e *blobEngine) Load(_ context.Context, archive io.Reader) ([]image.ID, error) {
+	_, err := io.Copy(io.Discard, archive)
+	e.whole = err == nil
+	return nil, err
+}
+
+func (e *blobEngine) Tag(_ context.Context, _ image.ID, ref image.Reference) error {
+	e.names = append(e.names, ref.String())
+	return nil
+}
+
+// TestSharedLayerComesBack: a layer that is missing when it is first read, and is
+// there again with the image that its tag names by then, is copied.
+func TestSharedLayerComesBack(t *testing.T) {
+	one, two := layered("1", "a", "b"), layered("1", "a", "c")
+	shared := "images/" + mustDigest(t, one.DiffIDs()[0]).Hex() + "/layer.tar.lz4"
+	twoID, ref := mustDigest(t, two.ID()), reference(t, "much:1")
+	store := mem.New()
+	r := remoteOn(t, store, codec.LZ4)
+	mustPush(t, newClassic(two).connect(t), r, "much:1")
+	mustPush(t, newClassic(one).connect(t), r, "much:1")
+	was := content(t, store, shared)
+	gone := &trapped{Store: store, key: shared, act: func() {
+		if err := errors.Join(r.Tag(t.Context(), ref, twoID), store.Delete(t.Context(), shared)); err != nil {
+			t.Error(err)
+		}
+	}}
+	from := remoteOn(t, backAgain{gone, "images/" + twoID.Hex() + "/json", func() { write(t, store, shared, was) }}, codec.LZ4)
+	to := remoteOn(t, mem.New(), codec.LZ4)
+	done, err := Copy(t.Context(), from, to, copies(t, "much:1"), CopyOptions{})
+	if err != nil || done.Images[0].ID != twoID {
+		t.Errorf("%+v, error %v", done, err)
+	}
+}
+
+// backAgain is a store in which something happens before each reading of an object.
+type backAgain struct {
+	*trapped
+	before string
+	act    func()
+}
+
+func (b backAgain) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if key == b.before {
+		b.act()
+	}
+	return b.trapped.Get(ctx, key, offset, length)
 }
 
 // TestCopyAllOfWhatGoes: a copy of all leaves out what is removed meanwhile.

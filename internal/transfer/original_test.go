@@ -13,12 +13,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/original"
 	"github.com/dogestry/dogestry/internal/original/originaltest"
 	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/repo"
+	"github.com/dogestry/dogestry/internal/storage/mem"
 )
 
 // originalsIn writes a repository of format 1.0 to a directory and opens it.
@@ -289,6 +292,39 @@ func TestOriginalCopy(t *testing.T) {
 		}
 		if _, err := remote.ReadTree(t.Context(), to, want, nil); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestOriginalForgotten: an export makes the documents again that a source has made
+// when it was planned, and, as of many images, does not keep.
+func TestOriginalForgotten(t *testing.T) {
+	dir := t.TempDir()
+	if err := originaltest.Golden().Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	newSource := func() *original.Source {
+		return original.New(remoteIn(t, dir), original.Options{Name: remoteName})
+	}
+	plan, err := PlanExport(t.Context(), newSource(), copies(t, "myapp:1", "myapp:2"), nil, CopyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bundle bytes.Buffer
+	out, err := repo.NewBundle(&bundle, "out.tar", plan.Bundle, plan.There)
+	if err == nil {
+		err = Export(t.Context(), newSource(), out, plan, CopyOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := remoteOn(t, mem.New(), codec.LZ4)
+	if _, err := importFrom(t, &bundle, to); err != nil {
+		t.Fatal(err)
+	}
+	for _, tag := range plan.Bundle.Tags {
+		if id, err := to.Resolve(t.Context(), tag.Image); err != nil || id != tag.ID {
+			t.Errorf("%s is %s, want %s: %v", tag.Image, id.Short(), tag.ID.Short(), err)
 		}
 	}
 }

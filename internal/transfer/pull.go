@@ -113,8 +113,9 @@ func (p *pull) resolve(ctx context.Context) (err error) {
 	}
 }
 
-// read is resolve of what the name stands for.
+// read is resolve of what the name stands for. It may be called again, for another image.
 func (p *pull) read(ctx context.Context, id image.ID) (err error) {
+	p.order = nil
 	if p.o.Verify != nil {
 		if p.signedBy, err = p.o.Verify(ctx, p.image.Source, id); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/storage/mem"
 )
 
@@ -130,4 +132,53 @@ func (n noDocuments) Document(ctx context.Context, id image.Digest) ([]byte, err
 		return nil, errors.New("a document of what is not verified was read")
 	}
 	return n.Source.Document(ctx, id)
+}
+
+// TestSignatureStays: a copy and an import, also of what is there, leave a signature
+// as it is that the target is to keep, and what is the same is not written again.
+func TestSignatureStays(t *testing.T) {
+	from := newStock(t)
+	sign(t, from, "app:1")
+	bundle := mustExport(t, from, nil, "app:1")
+	ref, key := reference(t, "app:1"), strings.Repeat("a", 16)
+	stays := func(there, came []byte) bool { return string(there) == "newer" && string(came) == "signed app:1" }
+	for how, bring := range map[string]func(to remote.Target) error{
+		"copy": func(to remote.Target) error {
+			_, err := Copy(t.Context(), from, to, copies(t, "app:1"), CopyOptions{Options: Options{SignatureStays: stays}})
+			return err
+		},
+		"import": func(to remote.Target) error {
+			b, err := repo.OpenBundle(bytes.NewReader(bundle), "in.tar")
+			if err == nil {
+				_, err = Import(t.Context(), b, to, ImportOptions{Options: Options{SignatureStays: stays}})
+			}
+			return err
+		},
+	} {
+		store := &logbook{Store: mem.New()}
+		to := remoteOn(t, store, codec.LZ4)
+		if err := bring(to); err != nil {
+			t.Fatal(err)
+		}
+		id, err := to.Resolve(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for there, want := range map[string]string{
+			"newer": "newer", "older": "signed app:1", "signed app:1": "signed app:1", strings.Repeat("x", 5000): "signed app:1",
+		} {
+			write(t, store.Store, "signatures/app/1@"+id.Hex()+"."+key, there)
+			store.puts = nil
+			if err := bring(to); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := to.Signature(t.Context(), ref, id, key); err != nil || string(got) != want {
+				t.Errorf("%s: over %.10q it wrote %q, want %q: %v", how, there, got, want, err)
+			}
+			written := slices.ContainsFunc(store.puts, func(k string) bool { return strings.HasPrefix(k, "signatures/") })
+			if written != (there != want) {
+				t.Errorf("%s: over %.10q %q was written", how, there, store.puts)
+			}
+		}
+	}
 }

@@ -60,6 +60,11 @@ type Options struct {
 	// return who has signed, for the result. Nil signs and verifies nothing.
 	Sign, Verify func(ctx context.Context, ref image.Reference, id image.ID) (by string, err error)
 
+	// SignatureStays, on a copy or import, says whether what the target has as a
+	// signature is to stay, where another by the same key, of the same tag and image,
+	// came. Nil replaces what is not the same.
+	SignatureStays func(there, came []byte) bool
+
 	piece int64 // see loadPiece, which 0 means
 }
 
