@@ -194,6 +194,39 @@ func TestBundleSinceHalf(t *testing.T) {
 	}
 }
 
+// TestBundleSinceOddSize: a layer beside which another size is noted is there, for
+// who makes a bundle and for who imports it.
+func TestBundleSinceOddSize(t *testing.T) {
+	from := newStock(t)
+	target := mem.New()
+	to := remoteOn(t, target, codec.LZ4)
+	if _, err := Copy(t.Context(), from, to, copies(t, "app:1"), CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	odd := 0
+	for key, was := range objects(t, target) {
+		if at := strings.Index(was, `"storedSize":`); at >= 0 && strings.HasSuffix(key, "/json") { // of one who has pushed it at the same time
+			write(t, target, key, was[:at]+`"storedSize":7}`+"\n")
+			odd++
+		}
+	}
+	bundle := mustExport(t, from, SinceRemote(to), "app:1", "app:2")
+	b, err := repo.OpenBundle(bytes.NewReader(bundle), "in.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if odd == 0 || len(b.Bundle().Without) != odd {
+		t.Errorf("%d layers are left out, of %d", len(b.Bundle().Without), odd)
+	}
+	if err := CheckBase(t.Context(), b.Bundle(), to, ImportOptions{}); err != nil {
+		t.Errorf("asked before: %v", err)
+	}
+	if _, err := importFrom(t, bytes.NewReader(bundle), to); err != nil {
+		t.Error(err)
+	}
+	wholeTags(t, "odd", target)
+}
+
 // TestBundleCut: of a bundle that ends anywhere no tag of an image comes that is
 // not whole, what came stays, and the whole bundle completes it.
 func TestBundleCut(t *testing.T) {
