@@ -56,8 +56,8 @@ func exportImages(args []string) (images []transfer.CopyImage, err error) {
 	return images, nil
 }
 
-// openSince opens what is left out of a bundle; nil where nothing is.
-func (a *app) openSince(ctx context.Context, name string) (transfer.Since, error) {
+// openSince opens what is left out of a bundle of another remote; nil where nothing is.
+func (a *app) openSince(ctx context.Context, from, name string) (transfer.Since, error) {
 	if name == "" {
 		return nil, nil
 	}
@@ -76,7 +76,7 @@ func (a *app) openSince(ctx context.Context, name string) (transfer.Since, error
 	if err := checkRemote(name); err != nil {
 		return nil, err
 	}
-	base, err := a.openRemote(ctx, name, toRead, codec.LZ4)
+	base, err := a.openBeside(ctx, from, name, codec.LZ4)
 	if fault.Is(err, fault.NotFound) {
 		return nil, fault.Wrap(fault.NotFound, err, "--since").Advise("Name a remote, a bundle, or a list that `dogestry export --list` wrote.")
 	}
