@@ -45,9 +45,9 @@ func (a *app) openInput(ctx context.Context, name string) (io.ReadCloser, error)
 		f, err = os.Open(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil, fault.Wrap(fault.NotFound, err, "no bundle at %s", name).Advise("`dogestry export` makes bundles. The remote comes first: `dogestry import REMOTE BUNDLE`.")
+			return nil, fault.Wrap(fault.NotFound, causeOf(err), "no bundle at %s", name).Advise("`dogestry export` makes bundles. The remote comes first: `dogestry import REMOTE BUNDLE`.")
 		case err != nil:
-			return nil, fault.Wrap(fault.Refused, err, "cannot read the bundle %s", name)
+			return nil, fault.Wrap(fault.Refused, causeOf(err), "cannot read the bundle %s", name)
 		}
 	}
 	info, err := f.Stat()
@@ -67,6 +67,20 @@ func (a *app) openInput(ctx context.Context, name string) (io.ReadCloser, error)
 		_ = w.CloseWithError(err)
 	}()
 	return r, nil
+}
+
+// causeOf is why something could not be done with a file, without the file's name, which
+// the fault has: that may be a temporary one's.
+func causeOf(err error) error {
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		return path.Err
+	case errors.As(err, &link):
+		return link.Err
+	}
+	return err
 }
 
 // linked returns what a symbolic link leads to, which need not be there, and what is
@@ -100,7 +114,7 @@ func (a *app) writeOutput(ctx context.Context, name string, write func(io.Writer
 	case err == nil && (!info.Mode().IsRegular() || !isAt(to, info)): // a pipe, a tape, /dev/stdout: there is nothing to rename
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
 		if err != nil {
-			return 0, fault.Wrap(fault.Refused, err, "cannot write %s", name)
+			return 0, fault.Wrap(fault.Refused, causeOf(err), "cannot write %s", name)
 		}
 		n, err := writeStream(ctx, f, write)
 		return n, errors.Join(err, f.Close())
@@ -108,8 +122,12 @@ func (a *app) writeOutput(ctx context.Context, name string, write func(io.Writer
 	dir, base := filepath.Split(to)
 	temporary := dir + fmt.Sprintf(".%.200s.%016x.tmp", base, rand.Uint64())
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		return 0, fault.Wrap(fault.Refused, err, "cannot write %s", name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, fault.Wrap(fault.NotFound, causeOf(err), "cannot write %s", name).
+			Advise("Its directory is missing: mkdir -p %q", filepath.Clean(dir))
+	case err != nil:
+		return 0, fault.Wrap(fault.Refused, causeOf(err), "cannot write %s", name)
 	}
 	defer os.Remove(temporary) // not there any more once it is renamed
 	defer f.Close()
@@ -122,7 +140,7 @@ func (a *app) writeOutput(ctx context.Context, name string, write func(io.Writer
 		err = os.Rename(temporary, to)
 	}
 	if err != nil {
-		return 0, fault.Wrap(fault.Other, err, "cannot write %s", name)
+		return 0, fault.Wrap(fault.Other, causeOf(err), "cannot write %s", name)
 	}
 	return info.Size(), nil
 }

@@ -64,7 +64,7 @@ func (a *app) openSince(ctx context.Context, from, name string) (transfer.Since,
 	if info, err := os.Stat(name); err == nil && !info.IsDir() {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, fault.Wrap(fault.Refused, err, "cannot read the list %s", name)
+			return nil, fault.Wrap(fault.Refused, causeOf(err), "cannot read the list %s", name)
 		}
 		defer f.Close()
 		list, err := repo.ReadBundleList(f, name)
