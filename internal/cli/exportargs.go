@@ -34,9 +34,10 @@ func (a *app) checkExportFlags(c *cobra.Command, e exportFlags, o transfer.CopyO
 	return nil
 }
 
-// exportImages reads the images of an export, each once.
+// exportImages reads the images of an export, each once. Of those that would have one
+// name in the bundle, and need not be one image, none is chosen.
 func exportImages(args []string) (images []transfer.CopyImage, err error) {
-	named := map[string]bool{}
+	named := map[image.Reference]image.Reference{}
 	for _, arg := range args {
 		ref, err := parseReference(arg)
 		if err != nil {
@@ -48,9 +49,14 @@ func exportImages(args []string) (images []transfer.CopyImage, err error) {
 		}
 		target := ref
 		target.Digest = image.Digest{}
-		if !named[target.String()] {
-			named[target.String()] = true
+		was, twice := named[target]
+		switch {
+		case !twice:
+			named[target] = ref
 			images = append(images, transfer.CopyImage{Source: ref, Target: target})
+		case was != ref:
+			return nil, fault.New(fault.Usage, "%s and %s would both be %s in the bundle", was, ref, target).
+				Advise("Name one of them, or give the other a tag of its own: `dogestry tag REMOTE %s NAME:TAG`.", ref)
 		}
 	}
 	return images, nil
