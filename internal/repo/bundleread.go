@@ -25,7 +25,8 @@ type bundleReader struct {
 	layers     map[image.Digest]remote.BundleLayer
 	tags       map[image.Reference]image.ID
 	signatures map[string]image.Reference // by how the keys of a tag's begin
-	seen       map[string]bool            // keys that came
+	seen       map[string]bool            // keys that came, but for marks: an index may have any of the documents
+	signed     map[image.Reference]int    // signatures that came
 	left       int                        // tags that have not
 }
 
@@ -62,7 +63,7 @@ func OpenBundle(r io.Reader, name string) (remote.BundleReader, error) {
 func (b *bundleReader) index() {
 	b.documents, b.layers = map[image.Digest]bool{}, map[image.Digest]remote.BundleLayer{}
 	b.tags, b.signatures = map[image.Reference]image.ID{}, map[string]image.Reference{}
-	b.seen, b.left = map[string]bool{}, len(b.list.Tags)
+	b.seen, b.signed, b.left = map[string]bool{}, map[image.Reference]int{}, len(b.list.Tags)
 	for _, id := range b.list.Documents {
 		b.documents[id] = true
 	}
@@ -206,6 +207,9 @@ func (b *bundleReader) item(key string, h *tar.Header) (item remote.BundleItem, 
 	if !listed || !isSignature || s.Image != b.tags[ref] {
 		return item, false, nil
 	}
+	if b.signed[ref]++; b.signed[ref] > signaturesSeen {
+		return item, false, b.strange(h, "is one signature too many of its tag")
+	}
 	content, err := b.small(h, remote.MaxSignature)
 	b.seen[key] = true
 	return remote.BundleItem{Signature: &remote.BundleSignature{Reference: ref, Signature: s, Content: content}}, err == nil, err
@@ -233,6 +237,7 @@ func (b *bundleReader) ofEntry(key string, id image.Digest, name string, h *tar.
 		}
 	case strings.HasPrefix(name, heldBase) && heldErr == nil && b.documents[id] && b.documents[held]:
 		item.Held = &remote.BundleHeld{Index: id, Manifest: held}
+		return item, true, nil // without being seen: there may be as many as pairs of documents
 	default:
 		return item, false, nil
 	}

@@ -87,3 +87,26 @@ func TestBundleClaims(t *testing.T) {
 		t.Errorf("of a pipe: %d items, %v", items, err)
 	}
 }
+
+// TestBundleMany: what can be there in any number is not remembered in any number.
+func TestBundleMany(t *testing.T) {
+	ref, id := remotetest.Ref(t, "app:1"), image.DigestOf([]byte("image"))
+	held := entryKey(id, heldBase+id.Hex())
+	tag := remotetest.Entry{Header: tar.Header{Name: tagKey(ref)}, Content: id.Hex()}
+	entries := []remotetest.Entry{
+		listEntry(t, &remote.Bundle{Tags: []remote.BundleTag{{Image: ref, ID: id}}, Documents: []image.Digest{id}}),
+		{Header: tar.Header{Name: held}},
+		{Header: tar.Header{Name: held}}, // twice is no harm
+	}
+	for n := range signaturesSeen {
+		entries = append(entries, remotetest.Entry{Header: tar.Header{Name: signatureKey(ref, id, fmt.Sprintf("%016x", n))}})
+	}
+	if items, err := readBundle(t, bytes.NewReader(remotetest.Tar(t, append(entries, tag)...))); items != 2+signaturesSeen+1 || err != nil {
+		t.Errorf("as many as may be: %d items, %v", items, err)
+	}
+	entries = append(entries, remotetest.Entry{Header: tar.Header{Name: signatureKey(ref, id, strings.Repeat("f", 16))}})
+	items, err := readBundle(t, bytes.NewReader(remotetest.Tar(t, append(entries, tag)...)))
+	if items != 2+signaturesSeen || !fault.Is(err, fault.Damaged) || !strings.Contains(fmt.Sprint(err), "is one signature too many") {
+		t.Errorf("one more: %d items, %v", items, err)
+	}
+}
