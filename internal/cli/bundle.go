@@ -45,9 +45,9 @@ func (a *app) openInput(ctx context.Context, name string) (io.ReadCloser, error)
 		f, err = os.Open(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil, fault.Wrap(fault.NotFound, err, "no bundle at %s", name).Advise("`dogestry export` makes bundles. The remote comes first: `dogestry import REMOTE BUNDLE`.")
+			return nil, fault.Wrap(fault.NotFound, causeOf(err), "no bundle at %s", name).Advise("`dogestry export` makes bundles. The remote comes first: `dogestry import REMOTE BUNDLE`.")
 		case err != nil:
-			return nil, fault.Wrap(fault.Refused, err, "cannot read the bundle %s", name)
+			return nil, fault.Wrap(fault.Refused, causeOf(err), "cannot read the bundle %s", name)
 		}
 	}
 	info, err := f.Stat()
@@ -69,29 +69,65 @@ func (a *app) openInput(ctx context.Context, name string) (io.ReadCloser, error)
 	return r, nil
 }
 
+// causeOf is why something could not be done with a file, without the file's name, which
+// the fault has: that may be a temporary one's.
+func causeOf(err error) error {
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		return path.Err
+	case errors.As(err, &link):
+		return link.Err
+	}
+	return err
+}
+
+// linked returns what a symbolic link leads to, which need not be there, and what is
+// no link as it is.
+func linked(name string) string {
+	for range 40 { // as many as Linux follows
+		to, err := os.Readlink(name)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			dir, _ := filepath.Split(name)
+			to = dir + to // not cleaned: dir may be a link, too
+		}
+		name = to
+	}
+	return name
+}
+
 // writeOutput lets write write a file, which is there once all of it is, or stdout.
-// It returns how many bytes were written.
+// A symbolic link stays one. It returns how many bytes were written.
 func (a *app) writeOutput(ctx context.Context, name string, write func(io.Writer) error) (int64, error) {
 	if name == streamName {
 		return writeStream(ctx, a.out, write)
 	}
 	info, err := os.Stat(name)
+	to := linked(name)
 	switch {
 	case err == nil && info.IsDir():
 		return 0, fault.New(fault.Usage, "-o %s is a directory", name).Advise("Name a file: -o bundle.tar.")
-	case err == nil && !info.Mode().IsRegular(): // a pipe, a tape: there is nothing to rename
+	case err == nil && (!info.Mode().IsRegular() || !isAt(to, info)): // a pipe, a tape, /dev/stdout: there is nothing to rename
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
 		if err != nil {
-			return 0, fault.Wrap(fault.Refused, err, "cannot write %s", name)
+			return 0, fault.Wrap(fault.Refused, causeOf(err), "cannot write %s", name)
 		}
 		n, err := writeStream(ctx, f, write)
 		return n, errors.Join(err, f.Close())
 	}
-	dir, base := filepath.Split(name)
-	temporary := filepath.Join(dir, fmt.Sprintf(".%.200s.%016x.tmp", base, rand.Uint64()))
+	dir, base := filepath.Split(to)
+	temporary := dir + fmt.Sprintf(".%.200s.%016x.tmp", base, rand.Uint64())
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		return 0, fault.Wrap(fault.Refused, err, "cannot write %s", name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, fault.Wrap(fault.NotFound, causeOf(err), "cannot write %s", name).
+			Advise("Its directory is missing: mkdir -p %q", filepath.Clean(dir))
+	case err != nil:
+		return 0, fault.Wrap(fault.Refused, causeOf(err), "cannot write %s", name)
 	}
 	defer os.Remove(temporary) // not there any more once it is renamed
 	defer f.Close()
@@ -101,12 +137,18 @@ func (a *app) writeOutput(ctx context.Context, name string, write func(io.Writer
 	}
 	info, err = settle(out, f)
 	if err == nil {
-		err = os.Rename(temporary, name)
+		err = os.Rename(temporary, to)
 	}
 	if err != nil {
-		return 0, fault.Wrap(fault.Other, err, "cannot write %s", name)
+		return 0, fault.Wrap(fault.Other, causeOf(err), "cannot write %s", name)
 	}
 	return info.Size(), nil
+}
+
+// isAt reports whether a file is the one of that name.
+func isAt(name string, file fs.FileInfo) bool {
+	info, err := os.Lstat(name)
+	return err == nil && os.SameFile(info, file)
 }
 
 // settle makes sure that a file is on its disk, and closes it.

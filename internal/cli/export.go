@@ -82,7 +82,7 @@ func (a *app) export(ctx context.Context, images []transfer.CopyImage, e exportF
 	o.Progress, o.Log = display, a.log()
 	display.Status("reading " + o.From)
 	start := time.Now()
-	opened, err := a.openRemote(ctx, o.From, toRead, codec.LZ4)
+	opened, err := a.openBeside(ctx, e.since, o.From, codec.LZ4)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (a *app) export(ctx context.Context, images []transfer.CopyImage, e exportF
 	if len(images) == 0 {
 		return fault.New(fault.NotFound, "there are no images in %s", o.From).Advise("Check the path, or the bucket and its prefix.")
 	}
-	since, err := a.openSince(ctx, e.since)
+	since, err := a.openSince(ctx, o.From, e.since)
 	if err != nil {
 		return err
 	}

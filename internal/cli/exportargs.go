@@ -34,9 +34,10 @@ func (a *app) checkExportFlags(c *cobra.Command, e exportFlags, o transfer.CopyO
 	return nil
 }
 
-// exportImages reads the images of an export, each once.
+// exportImages reads the images of an export, each once. Of those that would have one
+// name in the bundle, and need not be one image, none is chosen.
 func exportImages(args []string) (images []transfer.CopyImage, err error) {
-	named := map[string]bool{}
+	named := map[image.Reference]image.Reference{}
 	for _, arg := range args {
 		ref, err := parseReference(arg)
 		if err != nil {
@@ -48,23 +49,28 @@ func exportImages(args []string) (images []transfer.CopyImage, err error) {
 		}
 		target := ref
 		target.Digest = image.Digest{}
-		if !named[target.String()] {
-			named[target.String()] = true
+		was, twice := named[target]
+		switch {
+		case !twice:
+			named[target] = ref
 			images = append(images, transfer.CopyImage{Source: ref, Target: target})
+		case was != ref:
+			return nil, fault.New(fault.Usage, "%s and %s would both be %s in the bundle", was, ref, target).
+				Advise("Name one of them, or give the other a tag of its own: `dogestry tag REMOTE %s NAME:TAG`.", ref)
 		}
 	}
 	return images, nil
 }
 
-// openSince opens what is left out of a bundle; nil where nothing is.
-func (a *app) openSince(ctx context.Context, name string) (transfer.Since, error) {
+// openSince opens what is left out of a bundle of another remote; nil where nothing is.
+func (a *app) openSince(ctx context.Context, from, name string) (transfer.Since, error) {
 	if name == "" {
 		return nil, nil
 	}
 	if info, err := os.Stat(name); err == nil && !info.IsDir() {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, fault.Wrap(fault.Refused, err, "cannot read the list %s", name)
+			return nil, fault.Wrap(fault.Refused, causeOf(err), "cannot read the list %s", name)
 		}
 		defer f.Close()
 		list, err := repo.ReadBundleList(f, name)
@@ -76,7 +82,7 @@ func (a *app) openSince(ctx context.Context, name string) (transfer.Since, error
 	if err := checkRemote(name); err != nil {
 		return nil, err
 	}
-	base, err := a.openRemote(ctx, name, toRead, codec.LZ4)
+	base, err := a.openBeside(ctx, from, name, codec.LZ4)
 	if fault.Is(err, fault.NotFound) {
 		return nil, fault.Wrap(fault.NotFound, err, "--since").Advise("Name a remote, a bundle, or a list that `dogestry export --list` wrote.")
 	}

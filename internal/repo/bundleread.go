@@ -25,7 +25,8 @@ type bundleReader struct {
 	layers     map[image.Digest]remote.BundleLayer
 	tags       map[image.Reference]image.ID
 	signatures map[string]image.Reference // by how the keys of a tag's begin
-	seen       map[string]bool            // keys that came
+	seen       map[string]bool            // keys that came, but for marks: an index may have any of the documents
+	signed     map[image.Reference]int    // signatures that came
 	left       int                        // tags that have not
 }
 
@@ -35,7 +36,7 @@ var _ remote.BundleReader = (*bundleReader)(nil)
 // seek, what nobody needs is not read. The caller closes what r reads, and ends a
 // Read that may block with the context.
 func OpenBundle(r io.Reader, name string) (remote.BundleReader, error) {
-	b := &bundleReader{name: name, from: &bundleSource{Reader: r}}
+	b := &bundleReader{name: name, from: newBundleSource(r)}
 	b.tar = tar.NewReader(b.from)
 	first, err := b.tar.Next()
 	switch {
@@ -43,7 +44,7 @@ func OpenBundle(r io.Reader, name string) (remote.BundleReader, error) {
 		return nil, fault.New(fault.Damaged, "the bundle %s is empty", name).Advise("The export that was to write it has failed, or has not begun.")
 	case b.from.err != nil:
 		return nil, fault.Wrap(fault.Other, b.from.err, "cannot read %s", name)
-	case err != nil || first.Name != bundleList || first.Typeflag != tar.TypeReg:
+	case err != nil || first.Name != bundleList || first.Typeflag != tar.TypeReg || isSparse(first):
 		return nil, fault.New(fault.Damaged, "%s is no bundle", name).
 			Advise("`dogestry export` makes bundles; %s is its first member. What `docker save` wrote is for `docker load`, and of a directory remote in a tar `dogestry copy` takes what is unpacked.", bundleList)
 	}
@@ -62,7 +63,7 @@ func OpenBundle(r io.Reader, name string) (remote.BundleReader, error) {
 func (b *bundleReader) index() {
 	b.documents, b.layers = map[image.Digest]bool{}, map[image.Digest]remote.BundleLayer{}
 	b.tags, b.signatures = map[image.Reference]image.ID{}, map[string]image.Reference{}
-	b.seen, b.left = map[string]bool{}, len(b.list.Tags)
+	b.seen, b.signed, b.left = map[string]bool{}, map[image.Reference]int{}, len(b.list.Tags)
 	for _, id := range b.list.Documents {
 		b.documents[id] = true
 	}
@@ -79,7 +80,20 @@ func (b *bundleReader) index() {
 type bundleSource struct {
 	io.Reader
 	read int64
+	size int64 // of all that there is; -1 where that is not known
 	err  error // none of its end
+}
+
+func newBundleSource(r io.Reader) *bundleSource {
+	s := &bundleSource{Reader: r, size: -1}
+	if at, err := s.Seek(0, io.SeekCurrent); err == nil {
+		end, err := s.Seek(0, io.SeekEnd)
+		if err == nil {
+			s.size = end
+		}
+		_, s.err = s.Seek(at, io.SeekStart)
+	}
+	return s
 }
 
 func (s *bundleSource) Read(p []byte) (int, error) {
@@ -122,6 +136,9 @@ func (b *bundleReader) Next(ctx context.Context) (remote.BundleItem, error) {
 		if err != nil {
 			return remote.BundleItem{}, err
 		}
+		if b.from.size >= 0 && h.Size > b.from.size { // before a store makes room for it
+			return remote.BundleItem{}, b.failure(io.ErrUnexpectedEOF)
+		}
 		item, ok, err := b.item(key, h)
 		if ok || err != nil {
 			return item, err
@@ -139,6 +156,9 @@ func (b *bundleReader) key(h *tar.Header) (string, error) {
 	default:
 		return "", b.strange(h, "is neither file nor directory")
 	}
+	if isSparse(h) { // a few bytes of it would be as many as it likes
+		return "", b.strange(h, "is a sparse file")
+	}
 	if strings.HasPrefix(name, "/") || strings.Contains("/"+name+"/", "/../") {
 		return "", b.strange(h, "leads out of it")
 	}
@@ -149,6 +169,16 @@ func (b *bundleReader) key(h *tar.Header) (string, error) {
 		return "", b.strange(h, "is there twice")
 	}
 	return name, nil
+}
+
+// isSparse reports whether a member has more bytes than the tar has of it.
+func isSparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false // those of old have a type of their own
 }
 
 // item returns what a member is, if the list announces it.
@@ -177,6 +207,9 @@ func (b *bundleReader) item(key string, h *tar.Header) (item remote.BundleItem, 
 	if !listed || !isSignature || s.Image != b.tags[ref] {
 		return item, false, nil
 	}
+	if b.signed[ref]++; b.signed[ref] > signaturesSeen {
+		return item, false, b.strange(h, "is one signature too many of its tag")
+	}
 	content, err := b.small(h, remote.MaxSignature)
 	b.seen[key] = true
 	return remote.BundleItem{Signature: &remote.BundleSignature{Reference: ref, Signature: s, Content: content}}, err == nil, err
@@ -204,6 +237,7 @@ func (b *bundleReader) ofEntry(key string, id image.Digest, name string, h *tar.
 		}
 	case strings.HasPrefix(name, heldBase) && heldErr == nil && b.documents[id] && b.documents[held]:
 		item.Held = &remote.BundleHeld{Index: id, Manifest: held}
+		return item, true, nil // without being seen: there may be as many as pairs of documents
 	default:
 		return item, false, nil
 	}

@@ -194,6 +194,77 @@ func TestBundleSinceHalf(t *testing.T) {
 	}
 }
 
+// TestBundleSinceTwice: a layer that is there by itself and in a blob, of which
+// somebody has the first alone, is relied on, and not in the bundle besides.
+func TestBundleSinceTwice(t *testing.T) {
+	from := newStock(t)
+	tar := layered("x", "blob-a").Layers()[0].Bytes()
+	id := image.DigestOf(tar)
+	r := remoteOn(t, from.store, codec.LZ4)
+	if _, err := r.PutLayer(t.Context(), image.Descriptor{Digest: id, Size: int64(len(tar))}, bytes.NewReader(tar)); err != nil {
+		t.Fatal(err)
+	}
+	since := func(context.Context, []image.Digest) (map[image.Digest]bool, error) {
+		return map[image.Digest]bool{id: true}, nil
+	}
+	plan, err := PlanExport(t.Context(), r, copies(t, "aliased:1", blobbed), since, CopyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(plan.Bundle.Without, id) || !plan.Bundle.Has()[id] || plan.There[id].Packed != (image.Digest{}) {
+		t.Errorf("without %v, %+v", plan.Bundle.Without, plan.There[id])
+	}
+	bundle := mustExport(t, r, since, "aliased:1", blobbed)
+	_, names := unpack(t, bundle)
+	for _, key := range layerKeys(names) {
+		if strings.Contains(key, id.Hex()) {
+			t.Errorf("%s is in the bundle", key)
+		}
+	}
+	target := mem.New()
+	to := remoteOn(t, target, codec.LZ4)
+	if _, err := to.PutLayer(t.Context(), image.Descriptor{Digest: id, Size: int64(len(tar))}, bytes.NewReader(tar)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := importFrom(t, bytes.NewReader(bundle), to); err != nil {
+		t.Error(err)
+	}
+	wholeTags(t, "twice", target)
+}
+
+// TestBundleSinceOddSize: a layer beside which another size is noted is there, for
+// who makes a bundle and for who imports it.
+func TestBundleSinceOddSize(t *testing.T) {
+	from := newStock(t)
+	target := mem.New()
+	to := remoteOn(t, target, codec.LZ4)
+	if _, err := Copy(t.Context(), from, to, copies(t, "app:1"), CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	odd := 0
+	for key, was := range objects(t, target) {
+		if at := strings.Index(was, `"storedSize":`); at >= 0 && strings.HasSuffix(key, "/json") { // of one who has pushed it at the same time
+			write(t, target, key, was[:at]+`"storedSize":7}`+"\n")
+			odd++
+		}
+	}
+	bundle := mustExport(t, from, SinceRemote(to), "app:1", "app:2")
+	b, err := repo.OpenBundle(bytes.NewReader(bundle), "in.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if odd == 0 || len(b.Bundle().Without) != odd {
+		t.Errorf("%d layers are left out, of %d", len(b.Bundle().Without), odd)
+	}
+	if err := CheckBase(t.Context(), b.Bundle(), to, ImportOptions{}); err != nil {
+		t.Errorf("asked before: %v", err)
+	}
+	if _, err := importFrom(t, bytes.NewReader(bundle), to); err != nil {
+		t.Error(err)
+	}
+	wholeTags(t, "odd", target)
+}
+
 // TestBundleCut: of a bundle that ends anywhere no tag of an image comes that is
 // not whole, what came stays, and the whole bundle completes it.
 func TestBundleCut(t *testing.T) {

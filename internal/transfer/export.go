@@ -150,33 +150,35 @@ func (p *ExportPlan) addLayers(ctx context.Context, from remote.Source, images [
 		}
 	}
 	at := map[image.Digest]int{} // in Bundle.Layers
+	leftOut := map[image.Digest]bool{}
 	for _, id := range named {
-		p.addLayer(at, found.Layers[id], tars[id], has)
+		leftOut[id] = !p.addLayer(at, found.Layers[id], tars[id], has)
 	}
 	within := p.Bundle.Has()
 	for _, id := range all {
-		if has[id] && !within[id] {
+		if has[id] && (leftOut[id] || !within[id]) { // a tar may be needed before the blob comes that has it in it, too
 			p.Bundle.Without = append(p.Bundle.Without, id)
 		}
 	}
 	return ctx.Err()
 }
 
-// addLayer adds a layer to the bundle, unless that leaves it out.
-func (p *ExportPlan) addLayer(at map[image.Digest]int, l remote.Layer, tars []image.DiffID, has map[image.Digest]bool) {
+// addLayer adds a layer to the bundle, unless that leaves it out: it reports which.
+func (p *ExportPlan) addLayer(at map[image.Digest]int, l remote.Layer, tars []image.DiffID, has map[image.Digest]bool) bool {
 	in := remote.BundleLayer{ID: l.Digest, Size: l.Size, Stored: l.Stored, Tars: image.Distinct(tars)}
 	if !l.Packed.IsZero() { // it is in a blob, and travels as that
 		in = remote.BundleLayer{ID: l.Packed, Size: l.Stored, Stored: l.Stored, Tars: []image.DiffID{l.Digest}}
 	}
 	if has[l.Digest] && !slices.ContainsFunc(tars, func(id image.DiffID) bool { return !has[id] }) {
-		return
+		return false
 	}
 	if i, there := at[in.ID]; there {
 		p.Bundle.Layers[i].Tars = image.Distinct(append(p.Bundle.Layers[i].Tars, in.Tars...))
-		return
+		return true
 	}
 	at[in.ID] = len(p.Bundle.Layers)
 	p.Bundle.Layers = append(p.Bundle.Layers, in)
+	return true
 }
 
 // Shipment is what the plan comes to.

@@ -21,21 +21,23 @@ type ImportOptions struct {
 	From, To string // the bundle and the remote as the user named them, for messages
 }
 
-// CheckBase makes sure that the target has what a bundle leaves out. It writes nothing.
-func CheckBase(ctx context.Context, b *remote.Bundle, to remote.Target, o ImportOptions) error {
-	if len(b.Without) == 0 {
+// CheckBase makes sure that a remote has what a bundle leaves out. It writes nothing.
+func CheckBase(ctx context.Context, b *remote.Bundle, to remote.Source, o ImportOptions) error {
+	return checkBase(ctx, b.Without, to, o)
+}
+
+// checkBase asks as SinceRemote does, and not for what is missing of a push: that is
+// also what is there in another size than is noted beside it, which the push would mend.
+func checkBase(ctx context.Context, without []image.Digest, to remote.Source, o ImportOptions) error {
+	if len(without) == 0 {
 		return nil
 	}
-	missing, _, err := to.Missing(ctx, remote.Closure{Layers: b.Without})
+	found, err := to.Look(ctx, remote.Closure{Layers: image.Distinct(without)}, nil)
 	if err != nil {
 		return err
 	}
-	return lacksBase(b, missing.Layers, o)
-}
-
-func lacksBase(b *remote.Bundle, missing []image.Digest, o ImportOptions) error {
-	for _, id := range b.Without {
-		if slices.Contains(missing, id) {
+	for _, id := range without {
+		if _, there := found.Layers[id]; !there {
 			return fault.New(fault.Refused, "the bundle %s was made --since something that %s does not have: layer %s, which it leaves out, is missing there", o.From, o.To, id.Short()).
 				Advise("Nothing was written. Import first what it was made --since. Or export it again, without --since, or --since a list of what is there: `dogestry export %s --all --list -o have.list`.", o.To)
 		}
@@ -101,11 +103,18 @@ func (m *importing) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := lacksBase(b, missing.Layers, m.o); err != nil {
-		return err
-	}
 	for _, id := range slices.Concat(missing.Documents, missing.Layers) {
 		m.lacks[id] = true
+	}
+	without := slices.DeleteFunc(slices.Clone(b.Without), func(id image.Digest) bool { return !m.lacks[id] })
+	if len(without) > 0 {
+		to, ok := m.to.(remote.Source)
+		if !ok {
+			return fault.New(fault.Other, "%s cannot take bundles that were made --since something", m.o.To)
+		}
+		if err := checkBase(ctx, without, to, m.o); err != nil {
+			return err
+		}
 	}
 	m.tag = m.to.Tag
 	if !m.o.IfAbsent {
