@@ -197,7 +197,7 @@ func TestWait(t *testing.T) {
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				if len(told) < 2 || !strings.Contains(told[0], "1 object") || told[len(told)-1] != "" {
+				if len(told) < 2 || !strings.Contains(told[0], "1 of the objects") || told[len(told)-1] != "" {
 					t.Errorf("it was told %q", told)
 				}
 			})
