@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dogestry/dogestry/internal/codec"
@@ -320,18 +321,18 @@ func TestRepairRefused(t *testing.T) {
 	if err != nil || report.Left() != 2 || !fault.Is(report.Stopped, fault.Refused) {
 		t.Errorf("%v, stopped by %v, found\n%s", err, report.Stopped, findings(report))
 	}
-	if locked.puts > 2 {
-		t.Errorf("%d tries to write", locked.puts)
+	if n := locked.puts.Load(); n > 2 {
+		t.Errorf("%d tries to write", n)
 	}
 }
 
 type readOnly struct {
 	storage.Store
-	puts int
+	puts atomic.Int64
 }
 
 func (s *readOnly) Put(_ context.Context, _ string, body io.Reader) error {
-	s.puts++
+	s.puts.Add(1)
 	return storage.ErrPermission
 }
 
