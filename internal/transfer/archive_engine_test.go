@@ -23,7 +23,8 @@ func TestArchiveOfEngine(t *testing.T) {
 func testArchiveOfEngine(t *testing.T, e *enginetest.Engine) {
 	client := &counted{Client: connect(t, e.Host)}
 	const name = "much:archived"
-	plain := layered("archived", "a", "b", "a")
+	// Docker 29 with the classic store keeps layers of this one when it is removed, so no other test has them.
+	plain := layered("archived", "archived-a", "archived-b", "archived-a")
 	var l enginetest.Layout
 	packed := l.Image(layered("archived", "a", "b", "c"), enginetest.Gzip, enginetest.Zstd, enginetest.Raw).For("linux", client.Platform().Architecture)
 	index := l.Index(packed, l.Attestation(packed, `{"_type":"https://in-toto.io/Statement/v0.1"}`))
