@@ -372,7 +372,7 @@ func TestCopyTakesOver(t *testing.T) {
 	write(t, from.store, key, flipped(content(t, from.store, key), 20))
 	source := &holding{
 		Store: from.store, held: make(chan struct{}),
-		key: "images/" + image.DigestOf(shared).Hex() + "/layer.tar.lz4", later: "images/" + from.classic["b:1"].ID.Hex() + "/json",
+		key: "images/" + image.DigestOf(shared).Hex() + "/layer.tar.lz4", later: []string{"images/" + from.classic["b:1"].ID.Hex() + "/json", key},
 	}
 	to := remoteOn(t, mem.New(), codec.LZ4)
 	done, err := copyAll(t, remoteOn(t, source, codec.LZ4), to, CopyOptions{Repositories: []string{"a", "b"}})
@@ -385,20 +385,25 @@ func TestCopyTakesOver(t *testing.T) {
 }
 
 // holding is a store in which the first reading of an object lasts until its
-// context ends, and one of another object until the first has begun.
+// context ends, and those of others until the first has begun.
 type holding struct {
 	storage.Store
-	key, later string
+	key   string
+	later []string
 
 	once sync.Once
 	held chan struct{}
 }
 
 func (h *holding) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	switch key {
-	case h.later:
-		<-h.held
-	case h.key:
+	switch {
+	case slices.Contains(h.later, key):
+		select {
+		case <-h.held:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	case key == h.key:
 		first := false
 		h.once.Do(func() { close(h.held); first = true })
 		if first {
