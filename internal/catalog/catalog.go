@@ -32,7 +32,7 @@ type Image struct {
 // Catalog reads a remote. It is safe for concurrent use.
 type Catalog struct {
 	source remote.Source
-	cache  *cache
+	cache  *listed
 }
 
 // New returns a catalog of source that remembers nothing.
