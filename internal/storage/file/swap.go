@@ -60,18 +60,31 @@ func (s *Store) swapLocked(ctx context.Context, d *os.Root, name string, old, ne
 	if err := s.expect(d, name, old); err != nil {
 		return err
 	}
+	err := s.replaceLocked(ctx, d, name, new, func() error { return s.expect(d, name, old) })
+	if err != nil {
+		return err
+	}
+	if err := s.syncDirectory(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// replaceLocked gives an object whose lock is held another content, if still, asked
+// at the last moment, has nothing against it. The name is not durable yet.
+func (s *Store) replaceLocked(ctx context.Context, d *os.Root, name string, content []byte, still func() error) error {
 	t, err := s.swapFile(d, name)
 	if err != nil {
 		return err
 	}
 	defer t.close()
-	if _, err := t.file.Write(new); err != nil {
+	if _, err := t.file.Write(content); err != nil {
 		return err
 	}
 	if err := s.sync(t.file); err != nil {
 		return err
 	}
-	if err := s.expect(d, name, old); err != nil {
+	if err := still(); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -84,9 +97,6 @@ func (s *Store) swapLocked(ctx context.Context, d *os.Root, name string, old, ne
 		return err
 	}
 	t.name = ""
-	if err := s.syncDirectory(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	return nil
 }
 

@@ -47,7 +47,11 @@ func (s *Store) Update(ctx context.Context, key string, most int64, change func(
 	if err != nil || old != nil && bytes.Equal(content, old) {
 		return err
 	}
-	return updateFailure(path, s.put(ctx, d, name, content))
+	err = s.replaceLocked(ctx, d, name, content, func() error { return nil })
+	if err == nil {
+		err = s.syncDirectory(d)
+	}
+	return updateFailure(path, err)
 }
 
 // errNoFile says that what has an object's name is none.
@@ -75,32 +79,6 @@ func (s *Store) content(d *os.Root, name string, most int64) ([]byte, error) {
 		err = storage.ErrTooLarge
 	}
 	return b, err
-}
-
-// put replaces an object whose lock is held.
-func (s *Store) put(ctx context.Context, d *os.Root, name string, content []byte) error {
-	t, err := s.swapFile(d, name)
-	if err != nil {
-		return err
-	}
-	defer t.close()
-	if _, err := t.file.Write(content); err != nil {
-		return err
-	}
-	if err := s.sync(t.file); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := storage.Allowed(ctx); err != nil {
-		return err
-	}
-	if err := d.Rename(t.name, name); err != nil {
-		return err
-	}
-	t.name = ""
-	return s.syncDirectory(d)
 }
 
 func updateFailure(path string, err error) error {

@@ -3,7 +3,6 @@ package file
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -99,7 +98,7 @@ func fill(ctx context.Context, f *os.File, body io.Reader) (bodyErr, writeErr er
 		begun   int64 // up to here the system was told to write
 	)
 	for {
-		n, bodyErr := readFull(ctx, body, buffer)
+		n, bodyErr := storage.ReadFull(ctx, body, buffer)
 		if bodyErr != nil && bodyErr != io.EOF {
 			return bodyErr, nil
 		}
@@ -118,32 +117,6 @@ func fill(ctx context.Context, f *os.File, body io.Reader) (bodyErr, writeErr er
 			begun = written
 		}
 	}
-}
-
-// readFull fills buffer. Its error is body's, io.EOF as it is, or that of ctx.
-func readFull(ctx context.Context, body io.Reader, buffer []byte) (n int, err error) {
-	for empty := 0; n < len(buffer); {
-		if err := ctx.Err(); err != nil {
-			return n, err
-		}
-		m, err := body.Read(buffer[n:])
-		n += m
-		if ctxErr := ctx.Err(); ctxErr != nil {
-			if err == nil || err == io.EOF || errors.Is(err, ctxErr) {
-				return n, ctxErr
-			}
-			return n, fmt.Errorf("%w (%w)", ctxErr, err)
-		}
-		if err != nil {
-			return n, err
-		}
-		if m > 0 {
-			empty = 0
-		} else if empty++; empty == 100 {
-			return n, io.ErrNoProgress
-		}
-	}
-	return n, nil
 }
 
 // replace gives t the name, whatever object has it now. With a nil t it only finds out whether it could.

@@ -65,55 +65,44 @@ type noCredentials struct {
 }
 
 func (e *noCredentials) Error() string {
+	source, _ := e.asked()
 	if e.why == "" {
-		return "no credentials from " + e.source()
+		return "no credentials from " + source
 	}
-	return "no credentials from " + e.source() + " (" + e.why + ")"
+	return "no credentials from " + source + " (" + e.why + ")"
 }
 
 // RetryableError says that asking again would not help: whoever gives the
 // credentials was asked again already.
 func (e *noCredentials) RetryableError() bool { return false }
 
-func (e *noCredentials) source() string {
+// asked returns who was asked for the credentials, and what to do about it.
+func (e *noCredentials) asked() (source, advice string) {
 	switch e.from {
 	case aws.CredentialSourceSTSAssumeRole:
-		return "the role of the profile"
+		return "the role of the profile",
+			"Look at role_arn in ~/.aws/config, and whether who assumes the role may do so. If a session has expired, log in again."
 	case aws.CredentialSourceEnvVarsSTSWebIDToken, aws.CredentialSourceProfileSTSWebIDToken, aws.CredentialSourceSTSAssumeRoleWebID:
-		return "the web identity token"
+		return "the web identity token",
+			"Look at the file of the token (AWS_WEB_IDENTITY_TOKEN_FILE) and at AWS_ROLE_ARN: the role must trust that identity."
 	case aws.CredentialSourceSSO, aws.CredentialSourceProfileSSO, aws.CredentialSourceSSOLegacy, aws.CredentialSourceProfileSSOLegacy:
-		return "the SSO session"
+		return "the SSO session",
+			"Log in again: aws sso login."
 	case aws.CredentialSourceLogin, aws.CredentialSourceProfileLogin:
-		return "the session of aws login"
+		return "the session of aws login",
+			"Log in again: aws login."
 	case aws.CredentialSourceProcess, aws.CredentialSourceProfileProcess:
-		return "the credential_process of the profile"
+		return "the credential_process of the profile",
+			"Log in again where that command needs it, and run it by hand: on stdout it must print one JSON document, and nothing else."
 	case aws.CredentialSourceHTTP:
-		return "the container's endpoint"
+		return "the container's endpoint",
+			"Look at AWS_CONTAINER_CREDENTIALS_FULL_URI, or AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, and at the role of the container."
 	case aws.CredentialSourceIMDS:
-		return "the instance's role"
+		return "the instance's role",
+			"Look at the role of the instance."
 	default:
-		return "the profile"
-	}
-}
-
-func (e *noCredentials) advice() string {
-	switch e.from {
-	case aws.CredentialSourceSTSAssumeRole:
-		return "Look at role_arn in ~/.aws/config, and whether who assumes the role may do so. If a session has expired, log in again."
-	case aws.CredentialSourceEnvVarsSTSWebIDToken, aws.CredentialSourceProfileSTSWebIDToken, aws.CredentialSourceSTSAssumeRoleWebID:
-		return "Look at the file of the token (AWS_WEB_IDENTITY_TOKEN_FILE) and at AWS_ROLE_ARN: the role must trust that identity."
-	case aws.CredentialSourceSSO, aws.CredentialSourceProfileSSO, aws.CredentialSourceSSOLegacy, aws.CredentialSourceProfileSSOLegacy:
-		return "Log in again: aws sso login."
-	case aws.CredentialSourceLogin, aws.CredentialSourceProfileLogin:
-		return "Log in again: aws login."
-	case aws.CredentialSourceProcess, aws.CredentialSourceProfileProcess:
-		return "Log in again where that command needs it, and run it by hand: on stdout it must print one JSON document, and nothing else."
-	case aws.CredentialSourceHTTP:
-		return "Look at AWS_CONTAINER_CREDENTIALS_FULL_URI, or AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, and at the role of the container."
-	case aws.CredentialSourceIMDS:
-		return "Look at the role of the instance."
-	default:
-		return "Log in again: aws sso login, or what your AWS_PROFILE uses."
+		return "the profile",
+			"Log in again: aws sso login, or what your AWS_PROFILE uses."
 	}
 }
 
@@ -123,12 +112,13 @@ func (o Options) unsigned(e *noCredentials) error {
 		return fault.New(fault.Refused, "no AWS credentials for %s", o.url()).
 			Advise("Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a public bucket add ?anonymous=true.")
 	}
+	_, advice := e.asked()
 	f := fault.New(fault.Refused, "cannot get AWS credentials for %s: %s", o.url(), e)
 	if e.had {
 		f.Message = fmt.Sprintf("the AWS credentials for %s have expired, and there are no new ones: %s", o.url(), e)
-		return f.Advise("%s Then run the same command again: what is stored stays.", e.advice())
+		return f.Advise("%s Then run the same command again: what is stored stays.", advice)
 	}
-	return f.Advise("%s", e.advice())
+	return f.Advise("%s", advice)
 }
 
 // word is what services call a failure.

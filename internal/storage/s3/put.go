@@ -74,14 +74,14 @@ func (s *Store) write(ctx context.Context, key string, body io.Reader, c conditi
 	w := &write{store: s, key: key, full: full, condition: c, nonce: fmt.Sprintf("%016x", rand.Uint64())}
 	w.part = s.partSize(body)
 	buffer := make([]byte, smallBody)
-	n, err := readFull(ctx, body, buffer)
+	n, err := storage.ReadFull(ctx, body, buffer)
 	if err == nil {
 		large := s.buffer(w.part)
 		defer s.free(large)
 		copy(*large, buffer)
 		buffer = *large
 		var more int
-		more, err = readFull(ctx, body, buffer[n:])
+		more, err = storage.ReadFull(ctx, body, buffer[n:])
 		n += more
 	}
 	switch {
@@ -291,7 +291,7 @@ func (w *write) sendParts(ctx context.Context, upload *string, first []byte, bod
 		}
 		buffer := s.buffer(w.part)
 		var n int
-		n, bodyErr = readFull(gctx, body, *buffer)
+		n, bodyErr = storage.ReadFull(gctx, body, *buffer)
 		switch {
 		case bodyErr != nil && bodyErr != io.EOF:
 		case n > 0 && len(parts) == s.maxParts:
@@ -309,7 +309,7 @@ func (w *write) sendParts(ctx context.Context, upload *string, first []byte, bod
 	err := g.Wait()
 	switch {
 	case ctx.Err() != nil:
-		return nil, notWritten(s.name(w.key), ended(ctx, bodyErr))
+		return nil, notWritten(s.name(w.key), storage.Ended(ctx, bodyErr))
 	case bodyErr != io.EOF && !errors.Is(bodyErr, context.Canceled):
 		return nil, notWritten(s.name(w.key), bodyErr)
 	case err != nil:
@@ -322,14 +322,6 @@ func (w *write) sendParts(ctx context.Context, upload *string, first []byte, bod
 		completed[i] = *p
 	}
 	return completed, nil
-}
-
-// ended returns the end of ctx, with the body's own error where it had another.
-func ended(ctx context.Context, bodyErr error) error {
-	if bodyErr == nil || bodyErr == io.EOF || errors.Is(bodyErr, ctx.Err()) {
-		return ctx.Err()
-	}
-	return fmt.Errorf("%w (%w)", ctx.Err(), bodyErr)
 }
 
 // sendPart uploads one part and completes what is known of it.
@@ -346,27 +338,4 @@ func (w *write) sendPart(ctx context.Context, upload *string, part *types.Comple
 	part.ChecksumCRC32, part.ChecksumCRC32C, part.ChecksumCRC64NVME = out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumCRC64NVME
 	part.ChecksumSHA1, part.ChecksumSHA256 = out.ChecksumSHA1, out.ChecksumSHA256
 	return nil
-}
-
-// readFull fills p. Its error is body's, io.EOF as it is, or the end of ctx.
-func readFull(ctx context.Context, body io.Reader, p []byte) (n int, err error) {
-	for empty := 0; n < len(p); {
-		if err := ctx.Err(); err != nil {
-			return n, err
-		}
-		m, err := body.Read(p[n:])
-		n += m
-		if ctx.Err() != nil {
-			return n, ended(ctx, err)
-		}
-		if err != nil {
-			return n, err
-		}
-		if empty++; m > 0 {
-			empty = 0
-		} else if empty == 100 {
-			return n, io.ErrNoProgress
-		}
-	}
-	return n, nil
 }
