@@ -26,12 +26,8 @@ func (a *app) checkExportFlags(c *cobra.Command, e exportFlags, o transfer.CopyO
 		return fault.New(fault.Usage, "--json and the bundle cannot both go to stdout").Advise("Write the bundle to a file: -o bundle.tar.")
 	case e.output == streamName && isTerminal(a.stdout()) && !o.DryRun:
 		return fault.New(fault.Usage, "a bundle is nothing for a terminal").Advise("Redirect stdout to a file or a pipe, or name a file: -o bundle.tar.")
-	case o.AllPlatforms && c.Flags().Changed("platform"):
-		return fault.New(fault.Usage, "--platform and --all-platforms exclude one another")
-	case o.Parallel < 1:
-		return fault.New(fault.Usage, "--parallel %d: at least one layer is on its way at a time", o.Parallel)
 	}
-	return nil
+	return checkTransferFlags(c, o.Options)
 }
 
 // exportImages reads the images of an export, each once. Of those that would have one

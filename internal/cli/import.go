@@ -32,8 +32,8 @@ nothing about who made it: where that matters, sign the tags, and pull with --ve
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.To, o.From = args[0], args[1]
-			if o.Parallel < 1 {
-				return fault.New(fault.Usage, "--parallel %d: at least one layer is on its way at a time", o.Parallel)
+			if err := checkTransferFlags(c, o.Options); err != nil {
+				return err
 			}
 			if o.From == streamName && isTerminal(a.in) {
 				return fault.New(fault.Usage, "a bundle does not come from a terminal").Advise("Redirect stdin from a file or a pipe, or name a file.")

@@ -134,7 +134,7 @@ func checkTransferFlags(c *cobra.Command, o transfer.Options) error {
 	if o.AllPlatforms && o.Platform != (image.Platform{}) {
 		return fault.New(fault.Usage, "--platform and --all-platforms exclude one another")
 	}
-	if as := c.Flags().Lookup("as"); as.Changed && as.Value.String() == "" {
+	if as := c.Flags().Lookup("as"); as != nil && as.Changed && as.Value.String() == "" {
 		return fault.New(fault.Usage, "--as is empty").Advise("Name the image, or leave --as out.")
 	}
 	return nil

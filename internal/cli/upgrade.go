@@ -34,8 +34,8 @@ on they are proved.`,
   dogestry upgrade /srv/images myapp:20131211`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if o.Parallel < 1 {
-				return fault.New(fault.Usage, "--parallel %d: at least one layer is on its way at a time", o.Parallel)
+			if err := checkTransferFlags(c, o.Options); err != nil {
+				return err
 			}
 			var refs []image.Reference
 			for _, arg := range args[1:] {

@@ -197,15 +197,21 @@ func (r *run) readAll(ctx context.Context) error {
 	if len(units) == 0 {
 		return ctx.Err()
 	}
+	return readEach(ctx, r, units, size, r.readUnit)
+}
+
+// readEach reads objects of size bytes in all, several at once. It ends with the
+// first error.
+func readEach[T any](ctx context.Context, r *run, all []T, size int64, read func(context.Context, T) error) error {
 	r.o.Progress.Status("")
 	r.o.Progress.Reading(size)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.o.Parallel)
-	for _, u := range units {
+	for _, one := range all {
 		if gctx.Err() != nil {
 			break
 		}
-		g.Go(func() error { return r.readUnit(gctx, u) })
+		g.Go(func() error { return read(gctx, one) })
 	}
 	if err := g.Wait(); err != nil {
 		return err

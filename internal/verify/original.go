@@ -8,8 +8,6 @@ import (
 	"io"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/original"
 	"github.com/dogestry/dogestry/internal/remote"
@@ -87,24 +85,7 @@ func (r *run) readOldLayers(ctx context.Context) error {
 	slices.SortFunc(all, func(a, b *oldEntry) int {
 		return cmp.Or(cmp.Compare(b.Stored, a.Stored), cmp.Compare(a.Object, b.Object))
 	})
-	r.o.Progress.Status("")
-	r.o.Progress.Reading(size)
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(r.o.Parallel)
-	for _, e := range all {
-		if gctx.Err() != nil {
-			break
-		}
-		g.Go(func() error { return r.readOldLayer(gctx, e) })
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	r.o.Progress.Reading(0)
-	return nil
+	return readEach(ctx, r, all, size, r.readOldLayer)
 }
 
 func (r *run) readOldLayer(ctx context.Context, e *oldEntry) error {
