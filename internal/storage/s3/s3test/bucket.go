@@ -21,7 +21,8 @@ func (s *Server) Dir(bucket string) string { return filepath.Join(s.dir, dataNam
 
 // OpenUploads returns the multipart uploads of a bucket that were neither completed nor aborted: the sha256 of the key, a
 // slash, and the upload's ID. They are read from the folder, also while the server is killed. A PutObject that broke leaves
-// nothing there.
+// nothing there. A part that the server was writing when its upload was aborted leaves a folder that the server itself knows
+// no key of, does not list and cannot abort: that is no upload.
 func (s *Server) OpenUploads(bucket string) ([]string, error) {
 	root := filepath.Join(s.Dir(bucket), ".sgwtmp", "multipart")
 	keys, err := os.ReadDir(root)
@@ -33,6 +34,9 @@ func (s *Server) OpenUploads(bucket string) ([]string, error) {
 	}
 	var open []string
 	for _, key := range keys {
+		if !hasKey(filepath.Join(root, key.Name())) {
+			continue
+		}
 		uploads, err := os.ReadDir(filepath.Join(root, key.Name()))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err

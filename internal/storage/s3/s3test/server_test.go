@@ -179,6 +179,13 @@ func TestUploads(t *testing.T) {
 		t.Errorf("open uploads in the end: %q", open)
 	}
 	c.holds(path, "part")
+	// What a part that came too late leaves.
+	if err := os.MkdirAll(filepath.Join(s.Dir(bucket), ".sgwtmp", "multipart", strings.Repeat("a", 64), "late"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if open, listed := s.Uploads(t, bucket), c.do(200, "GET", "/"+bucket+"?uploads=", "").body; len(open) != 0 || strings.Contains(listed, "late") {
+		t.Errorf("a part without an upload: %q, the server lists %s", open, listed)
+	}
 }
 
 // allow is a policy.
