@@ -23,7 +23,7 @@ import (
 )
 
 // soon is how long dogestry may take to end after a signal.
-const soon = time.Second
+const soon = 10 * time.Second
 
 type signalCase struct {
 	signal syscall.Signal

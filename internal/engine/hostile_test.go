@@ -187,7 +187,7 @@ func TestEndlessExport(t *testing.T) {
 			runtime.ReadMemStats(&before)
 			start := time.Now()
 			_, err := walk(c.Export(ctx, described(t, m)))
-			if late := time.Since(start); late > 5*time.Second {
+			if late := time.Since(start); late > 30*time.Second {
 				t.Errorf("ended after %v", late)
 			}
 			runtime.ReadMemStats(&after)

@@ -92,7 +92,7 @@ func contents(t *testing.T, e *enginetest.Engine) []string {
 func unchanged(t *testing.T, e *enginetest.Engine, before []string) {
 	t.Helper()
 	var now []string
-	for range 100 {
+	for range 600 {
 		if now = contents(t, e); slices.Equal(now, before) {
 			return
 		}
@@ -417,7 +417,7 @@ func testEngineCancelExport(t *testing.T, e *enginetest.Engine, c *Client) {
 		if _, err := walk(x); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled after %d bytes: goes on with error %v", after, err)
 		}
-		if late := time.Since(start); late > 2*time.Second {
+		if late := time.Since(start); late > 20*time.Second {
 			t.Errorf("cancelled after %d bytes: took %v", after, late)
 		}
 	}

@@ -343,7 +343,7 @@ func testContainerdFailures(t *testing.T, e *enginetest.Engine, client *counted)
 		t.Errorf("interrupt: error %v", err)
 	}
 	client.load = nil
-	for range 100 {
+	for range 1000 {
 		if listed(t, e) == before {
 			break
 		}

@@ -150,7 +150,7 @@ func (l *timeline) has(event string) bool {
 }
 
 func (l *timeline) await(event string) error {
-	late := time.After(10 * time.Second)
+	late := time.After(time.Minute)
 	for !l.has(event) {
 		l.mu.Lock()
 		if l.more == nil {
@@ -519,7 +519,7 @@ func TestPartsInterrupted(t *testing.T) {
 		leaks := goleak.IgnoreCurrent()
 		start := time.Now()
 		_, err := Pull(ctx, r, client, pulls(t, "much:1"), inParts)
-		if late := time.Since(start); late > 5*time.Second {
+		if late := time.Since(start); late > 30*time.Second {
 			t.Errorf("stage %d: took %v", stage, late)
 		}
 		if leak := goleak.Find(leaks, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),

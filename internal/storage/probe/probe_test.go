@@ -224,7 +224,7 @@ func TestCancel(t *testing.T) {
 					cancel()
 				}
 			}})
-			if took := time.Since(at); took > 2*time.Second {
+			if took := time.Since(at); took > 20*time.Second {
 				t.Errorf("%s: returned after %v", c.name, took)
 			}
 			if !inside && (len(results) != i || !errors.Is(err, context.Canceled)) {

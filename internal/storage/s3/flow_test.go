@@ -18,16 +18,14 @@ import (
 	"github.com/dogestry/dogestry/internal/storage/s3/s3test"
 )
 
-// settled waits until count has been the same for a while, and returns it.
-func settled(count func() int64) int64 {
-	for last := int64(-1); ; {
-		now := count()
-		if now == last {
-			return now
-		}
-		last = now
-		time.Sleep(300 * time.Millisecond)
+// settled waits until count is want, however busy the machine is, and a while
+// longer, in which it may grow. It returns what it is then.
+func settled(count func() int64, want int64) int64 {
+	for deadline := time.Now().Add(30 * time.Second); count() < want && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
 	}
+	time.Sleep(300 * time.Millisecond)
+	return count()
 }
 
 // TestReadAhead makes sure that no more is fetched than fits into what a reader
@@ -49,13 +47,13 @@ func TestReadAhead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := settled(received); n != 16<<20 || proxy.Count() != 4 {
+	if n := settled(received, 16<<20); n != 16<<20 || proxy.Count() != 4 {
 		t.Errorf("%d bytes in %d requests, and nobody reads", n, proxy.Count())
 	}
 	if _, err := io.ReadFull(r, make([]byte, 4<<20+1)); err != nil { // one piece, and a byte of the next
 		t.Fatal(err)
 	}
-	if n := settled(received); n != 20<<20 || proxy.Count() != 5 {
+	if n := settled(received, 20<<20); n != 20<<20 || proxy.Count() != 5 {
 		t.Errorf("%d bytes in %d requests when a piece was read", n, proxy.Count())
 	}
 	_ = r.Close()
@@ -102,8 +100,8 @@ func TestPartsAtOnce(t *testing.T) {
 			})
 			done := make(chan error)
 			go func() { done <- s.Put(t.Context(), "key", source) }()
-			n := settled(read.Load)
-			if parts := int64(proxy.Count("UploadPart")); parts != test.parts || n > 32<<20 {
+			parts := settled(func() int64 { return int64(proxy.Count("UploadPart")) }, test.parts)
+			if n := read.Load(); parts != test.parts || n > 32<<20 {
 				t.Errorf("%d bytes read, %d parts on their way", n, parts)
 			}
 			close(free)
@@ -184,7 +182,7 @@ func TestCancel(t *testing.T) {
 			}()
 			err := test.run(ctx, s)
 			took := time.Since(<-cancelled)
-			if !errors.Is(err, context.Canceled) || took > time.Second {
+			if !errors.Is(err, context.Canceled) || took > 10*time.Second {
 				t.Errorf("%v, %s after the end of its context", err, took)
 			}
 			if left := server.Uploads(t, b); len(left) > 0 {

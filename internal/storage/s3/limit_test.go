@@ -60,7 +60,7 @@ func TestLimits(t *testing.T) {
 			t.Parallel()
 			start := time.Now()
 			err := test.run(s)
-			if took := time.Since(start); err != nil || took < 2*time.Second || took > 8*time.Second {
+			if took := time.Since(start); err != nil || took < 2*time.Second || took > 30*time.Second {
 				t.Errorf("3 MB at 1 MB/s took %s, %v", took, err)
 			}
 		})
@@ -102,7 +102,7 @@ func TestLimitEnds(t *testing.T) {
 		var cancelled time.Time
 		time.AfterFunc(500*time.Millisecond, func() { cancelled = time.Now(); cancel() })
 		err := run(ctx, slow())
-		if took := time.Since(cancelled); !errors.Is(err, context.Canceled) || took > time.Second {
+		if took := time.Since(cancelled); !errors.Is(err, context.Canceled) || took > 10*time.Second {
 			t.Errorf("%s: %v, %s after the end of its context", name, err, took)
 		}
 	}
@@ -114,7 +114,7 @@ func TestLimitEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	if err := r.Close(); err != nil || time.Since(start) > time.Second {
+	if err := r.Close(); err != nil || time.Since(start) > 10*time.Second {
 		t.Errorf("Close took %s, %v", time.Since(start), err)
 	}
 	if left := server.Uploads(t, b); len(left) > 0 {

@@ -183,7 +183,7 @@ func TestProxyBreaksAnswers(t *testing.T) {
 // impatient is the client with little time.
 func impatient(c *client) *client {
 	hasty := *c.http
-	hasty.Timeout = 150 * time.Millisecond
+	hasty.Timeout = time.Second
 	return &client{c.T, c.Account, c.endpoint, &hasty}
 }
 
