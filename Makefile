@@ -66,8 +66,9 @@ soak: ## pushes, pulls, removals and collections at once, some killed, on a dire
 	go run ./soak $(SOAK)
 
 .PHONY: crash
-crash: ## every operation of push, copy, tag, rm, prune and gc killed in turn, in memory, on a directory and an S3 server
+crash: ## every operation of push, copy, tag, rm, prune and gc killed in turn, in memory, on a directory and an S3 server; every schedule of two changes
 	script/bootstrap test
+	go test -count=1 -timeout 30m ./internal/repo -run '^(TestCrashS3|TestSchedules)$$' -every -v
 	go run ./soak -crash
 
 .PHONY: clean

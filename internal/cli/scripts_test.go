@@ -75,12 +75,27 @@ func TestMain(m *testing.M) {
 //	                          or for everybody, if the NAME begins with "public "
 //
 // They run in parallel on each kind of engine, so images and layers have names that no
-// other script uses. -update writes golden files anew.
-func TestScripts(t *testing.T) { enginetest.Each(t, testScripts) }
+// other script uses. Those in testdata/script/remote are about remotes and not about
+// engines: they run on the first kind alone. -update writes golden files anew.
+func TestScripts(t *testing.T) {
+	patterns := []string{"testdata/script/*.txtar", "testdata/script/remote/*.txtar"}
+	enginetest.Each(t, func(t *testing.T, e *enginetest.Engine) {
+		testScripts(t, e, patterns)
+		patterns = patterns[:1]
+	})
+}
 
-func testScripts(t *testing.T, engine *enginetest.Engine) {
+func testScripts(t *testing.T, engine *enginetest.Engine, patterns []string) {
+	var scripts []string
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no scripts like %s: %v", pattern, err)
+		}
+		scripts = append(scripts, found...)
+	}
 	testscript.Run(t, testscript.Params{
-		Dir:                "testdata/script",
+		Files:              scripts,
 		UpdateScripts:      *update,
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {

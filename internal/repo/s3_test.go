@@ -3,6 +3,7 @@ package repo_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -63,8 +64,11 @@ func openBucketWith(t testing.TB, server *s3test.Server, endpoint, bucket string
 	return s
 }
 
-// TestCrashS3 kills a push at each request, before and after the server has
-// done it: the process is dead from there on. Layers of several parts are among
+// every is for `make crash`, which has time.
+var every = flag.Bool("every", false, "TestCrashS3 kills every request, TestSchedules plays every schedule of two changes")
+
+// TestCrashS3 kills a push at every fourth request, with -every at each, before and
+// after the server has done it: the process is dead from there on. Layers of several parts are among
 // what it pushes. What is left is looked at by the rules of docs/format.md, and
 // a rerun completes it.
 func TestCrashS3(t *testing.T) {
@@ -96,8 +100,11 @@ func TestCrashS3(t *testing.T) {
 		t.Fatal(failure)
 	}
 	killed, violations, uploads := 0, 0, 0
-	step := 1
-	if testing.Short() {
+	step := 4
+	switch {
+	case *every:
+		step = 1
+	case testing.Short():
 		step = 10
 	}
 	for n := 1; n <= requests; n += step {
