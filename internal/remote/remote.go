@@ -255,7 +255,7 @@ type Holder interface {
 
 // ReadTree reads the documents of an image that a remote has, as image.ReadTree
 // does. Pick chooses from the manifests of an index that the remote holds; nil
-// takes them all.
+// takes them all. It is not asked of an index that names none.
 func ReadTree(ctx context.Context, from Source, id image.ID, pick func([]image.Child) ([]image.Digest, error)) (*image.Tree, error) {
 	return image.ReadTree(ctx, id, image.Reader{
 		Document: from.Document,
@@ -264,7 +264,7 @@ func ReadTree(ctx context.Context, from Source, id image.ID, pick func([]image.C
 			if err != nil {
 				return nil, err
 			}
-			if pick != nil {
+			if pick != nil && len(index.Manifests) > 0 {
 				return pick(held)
 			}
 			ids := make([]image.Digest, len(held))

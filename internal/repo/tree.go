@@ -32,9 +32,9 @@ func (r *Repo) tree(ctx context.Context, id image.ID) (*image.Tree, error) {
 			}
 			return nil, &remote.IncompleteError{ID: id, Missing: remote.Closure{Documents: []image.Digest{doc}}}
 		},
-		Pick: func(ctx context.Context, index image.Digest, _ *image.Index) ([]image.Digest, error) {
+		Pick: func(ctx context.Context, index image.Digest, in *image.Index) ([]image.Digest, error) {
 			held, err := r.Held(ctx, index)
-			if err == nil && len(held) == 0 {
+			if err == nil && len(held) == 0 && len(in.Manifests) > 0 {
 				err = fault.New(fault.Other, "none of the platforms of %s is in %s", index.Short(), r.name)
 			}
 			return held, err
