@@ -13,30 +13,48 @@ import (
 
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/original"
 	"github.com/dogestry/dogestry/internal/registry/server"
 )
 
 // serving is what the flags of serve say.
 type serving struct {
-	listen  string   // host:port
-	mirrors []string // registries in whose place it answers
+	listen   string   // host:port
+	writable bool     // clients may push and delete
+	mirrors  []string // registries in whose place it answers
+	codec    codec.Codec
 }
 
 func (a *app) serveCommand() *cobra.Command {
 	var o serving
+	var compression string
+	var readOnly bool
 	c := &cobra.Command{
 		Use:   "serve [flags] REMOTE",
-		Short: "Let registry clients pull from a remote",
+		Short: "Let registry clients pull from a remote, and push to it",
 		Long: `Answer as a registry out of a remote: docker, containerd, Podman, skopeo and
-others pull from it. Nothing is stored besides, and several may serve one remote.
+others pull from it, and with --writable push to it. Nothing is kept besides, and
+several may serve one remote.
 
 It listens on this machine alone. An interrupt lets running requests end.`,
 		Example: `  dogestry serve /srv/images
-  dogestry serve s3://bucket/images --listen 127.0.0.1:5000 --mirror-of docker.io`,
+  dogestry serve s3://bucket/images --writable --listen 127.0.0.1:5000
+  dogestry serve /srv/images --mirror-of docker.io`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return a.serve(c.Context(), args[0], o) },
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if o.codec, err = codec.ByName(compression); err != nil {
+				return fault.New(fault.Usage, "--compression %s", err)
+			}
+			if readOnly && o.writable {
+				return fault.New(fault.Usage, "--read-only and --writable exclude each other")
+			}
+			return a.serve(c.Context(), args[0], o)
+		},
 	}
 	c.Flags().StringVar(&o.listen, "listen", "127.0.0.1:5000", "`ADDRESS:PORT` to listen at; port 0 is any that is free")
+	c.Flags().BoolVar(&o.writable, "writable", false, "let clients push and delete, too")
+	c.Flags().BoolVar(&readOnly, "read-only", false, "let clients pull alone, which is the default")
+	c.Flags().StringVar(&compression, "compression", codec.LZ4.Name(), "how layers are stored that come uncompressed: lz4, zstd or none")
 	c.Flags().StringSliceVar(&o.mirrors, "mirror-of", nil, "answer also where an engine asks for images of this `REGISTRY`, such as docker.io")
 	return c
 }
@@ -60,17 +78,27 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 // registry returns the handler of a remote's images.
 func (a *app) registry(ctx context.Context, name string, o serving) (http.Handler, error) {
 	a.noWait = true // a client that would have to wait is told to come again
-	in, err := a.openRemote(ctx, name, toRead, codec.LZ4)
+	mode := toRead
+	if o.writable {
+		mode = toWrite
+	}
+	in, err := a.openRemote(ctx, name, mode, o.codec)
 	if err != nil {
 		return nil, err
 	}
-	mirrors := make([]string, len(o.mirrors))
-	for i, m := range o.mirrors {
-		mirrors[i] = server.Registry(m)
+	log := a.serveLog()
+	so := server.Options{Besides: in, Log: log}
+	so.From = original.New(in, original.Options{
+		Name: name, Log: a.log(), CacheDir: cacheDir(), Key: canonical(name),
+		Warn: func(line string) { log.Warn(line) },
+	})
+	if o.writable {
+		so.To = in
 	}
-	return server.New(server.Options{
-		From: a.withOriginals(in, name, func(string) {}), Besides: in, Mirrors: mirrors, Log: a.serveLog(),
-	}), nil
+	for _, m := range o.mirrors {
+		so.Mirrors = append(so.Mirrors, server.Registry(m))
+	}
+	return server.New(so), nil
 }
 
 // serveLog returns the logger of what runs until it is stopped: what goes wrong is

@@ -6,4 +6,4 @@ import (
 )
 
 // served completes the options of open.
-func served(*server.Options, *repo.Repo) {}
+func served(o *server.Options, in *repo.Repo) { o.To = in }
