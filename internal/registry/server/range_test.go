@@ -10,8 +10,6 @@ import (
 
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/image"
-	"github.com/dogestry/dogestry/internal/registry/server"
-	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/storage/mem"
 )
 
@@ -20,7 +18,7 @@ import (
 func TestRange(t *testing.T) {
 	for _, c := range []codec.Codec{codec.LZ4, codec.None} {
 		t.Run(c.Name(), func(t *testing.T) {
-			r := open(t, mem.New(), func(_ *server.Options, o *repo.Options) { o.Codec = c })
+			r := open(t, mem.New(), storedAs(c))
 			img := testImage(t, "app")
 			r.push("myapp:1", img)
 			for _, blob := range [][]byte{img.Layers[0], img.Config} {
@@ -74,7 +72,7 @@ func testRanges(r *registry, blob []byte) {
 // TestRangeOfDamage: a part is given only of what was whole, also when it is written
 // anew, and also where the damage is elsewhere in it.
 func TestRangeOfDamage(t *testing.T) {
-	r := open(t, mem.New(), func(_ *server.Options, o *repo.Options) { o.Codec = codec.None })
+	r := open(t, mem.New(), storedAs(codec.None))
 	img := testImage(t, "app")
 	r.push("myapp:1", img)
 	layer := image.DigestOf(img.Layers[0])

@@ -33,28 +33,37 @@ type registry struct {
 	client *http.Client
 }
 
-// change is an option of open.
-type change func(*server.Options, *repo.Options)
-
-func mirrorOf(names ...string) change {
-	return func(o *server.Options, _ *repo.Options) { o.Mirrors = names }
+// settings are what open may be asked to change.
+type settings struct {
+	server   server.Options
+	repo     repo.Options
+	readOnly bool
 }
 
+func mirrorOf(names ...string) func(*settings) {
+	return func(s *settings) { s.server.Mirrors = names }
+}
+
+func storedAs(c codec.Codec) func(*settings) { return func(s *settings) { s.repo.Codec = c } }
+
 // open serves what a store holds.
-func open(t *testing.T, store storage.Store, changes ...change) *registry {
+func open(t *testing.T, store storage.Store, changes ...func(*settings)) *registry {
 	t.Helper()
-	ro := repo.Options{Name: "the remote", Codec: codec.LZ4, NoWait: true}
-	so := server.Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	for _, c := range changes {
-		c(&so, &ro)
+	o := settings{
+		server: server.Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))},
+		repo:   repo.Options{Name: "the remote", Codec: codec.LZ4, NoWait: true},
 	}
-	in, err := repo.Open(t.Context(), store, ro)
+	for _, change := range changes {
+		change(&o)
+	}
+	in, err := repo.Open(t.Context(), store, o.repo)
 	if err != nil {
 		t.Fatal(err)
 	}
-	so.From = in
-	served(&so, in)
-	s := httptest.NewUnstartedServer(server.New(so))
+	if o.server.From = in; !o.readOnly {
+		o.server.To = in
+	}
+	s := httptest.NewUnstartedServer(server.New(o.server))
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // what is aborted on purpose
 	s.Start()
 	t.Cleanup(s.Close)
@@ -179,7 +188,7 @@ func testImage(t testing.TB, name string) remotetest.Image {
 func TestPull(t *testing.T) {
 	for _, c := range []codec.Codec{codec.LZ4, codec.Zstd, codec.None} {
 		t.Run(c.Name(), func(t *testing.T) {
-			r := open(t, mem.New(), func(_ *server.Options, o *repo.Options) { o.Codec = c })
+			r := open(t, mem.New(), storedAs(c))
 			img := testImage(t, "app")
 			r.push("myapp:1", img)
 			if got := r.want(200, "GET", "/v2/", nil); string(got.body) != "{}" {
@@ -359,8 +368,8 @@ func TestIndex(t *testing.T) {
 // a damaged document is an error.
 func TestDamage(t *testing.T) {
 	var told atomic.Int64
-	tell := func(o *server.Options, _ *repo.Options) { o.Damage = func(error) { told.Add(1) } }
-	r := open(t, mem.New(), tell, func(_ *server.Options, o *repo.Options) { o.Codec = codec.None })
+	tell := func(s *settings) { s.server.Damage = func(error) { told.Add(1) } }
+	r := open(t, mem.New(), tell, storedAs(codec.None))
 	img := testImage(t, "app")
 	r.push("myapp:1", img)
 	layer := image.DigestOf(img.Layers[0])
