@@ -148,7 +148,8 @@ type Target interface {
 
 	// PutLayer stores the bytes of layer.Digest: a tar as the remote likes to
 	// store tars, anything else as it is. Where that is a compressed tar, the layer
-	// is there from then on by the tar's diffID too. PutLayer verifies r and
+	// is there from then on by the tar's diffID too. Where its media type is
+	// image.UnknownMediaType, its first bytes may decide. PutLayer verifies r and
 	// publishes nothing where digest or layer.Size is wrong (*image.MismatchError).
 	// layer.Size may be -1 when it is not known. It returns the layer as stored.
 	PutLayer(ctx context.Context, layer image.Descriptor, r io.Reader) (Layer, error)

@@ -176,7 +176,7 @@ func (r *Repo) reliable(ctx context.Context, id image.ID, rely relier) (tree *im
 			return nil, closure, nil, err
 		}
 		if tree.Kind == image.ConfigKind {
-			manifest = image.SynthesizeManifest(tree.Doc, ordered(tree.Config.DiffIDs, there))
+			manifest = image.SynthesizeManifest(tree.Doc, remote.Ordered(tree.Config.DiffIDs, there))
 		}
 	}
 	if manifest != nil { // whether it is there is asked when it is written
@@ -217,19 +217,6 @@ func (r *Repo) lookAgain(ctx context.Context, written root, id image.ID, closure
 		return &remote.IncompleteError{ID: id, Missing: missing, Tagged: true}
 	}
 	return nil
-}
-
-// ordered returns the layers of an image with the sizes that they have there.
-func ordered(diffIDs []image.DiffID, there []remote.Layer) []image.Descriptor {
-	size := make(map[image.DiffID]int64, len(there))
-	for _, l := range there {
-		size[l.Digest] = l.Size
-	}
-	layers := make([]image.Descriptor, len(diffIDs))
-	for i, d := range diffIDs {
-		layers[i] = image.Descriptor{Digest: d, Size: size[d]}
-	}
-	return layers
 }
 
 // putManifest writes the synthesised manifest of id and the pointer to it.
