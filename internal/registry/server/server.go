@@ -26,13 +26,6 @@ type Writable interface {
 	remote.Untagger
 }
 
-// ManifestMaker is a remote that knows by itself which manifest follows from a config.
-type ManifestMaker interface {
-	// ManifestOf returns the manifest of an image that has only a config, verified
-	// (docs/format.md, "The synthesised manifest").
-	ManifestOf(ctx context.Context, config image.ID) ([]byte, error)
-}
-
 // Versions is a remote that knows when a layer was written again.
 type Versions interface {
 	// ObjectVersion returns a text that is another one whenever the object in which
@@ -43,7 +36,7 @@ type Versions interface {
 // Options of a Server.
 type Options struct {
 	// From is what is read. What it can do besides is made use of: remote.Memberships,
-	// remote.Ranges, remote.Repositories, ManifestMaker, Versions. Besides is asked instead where
+	// remote.Manifests, remote.Ranges, remote.Repositories, Versions. Besides is asked instead where
 	// From is a view of it that does not show all of that.
 	From    remote.Source
 	Besides any
@@ -72,7 +65,7 @@ type Server struct {
 	log     *slog.Logger
 
 	memberships remote.Memberships // nil where there are none
-	manifests   ManifestMaker      // nil where there is none
+	manifests   remote.Manifests   // nil where there is none
 	ranges      remote.Ranges      // nil where there are none
 	versions    Versions           // nil where there are none
 
@@ -116,7 +109,7 @@ func New(o Options) *Server {
 		o.Besides = o.From
 	}
 	s.memberships, _ = o.Besides.(remote.Memberships)
-	s.manifests, _ = o.Besides.(ManifestMaker)
+	s.manifests, _ = o.Besides.(remote.Manifests)
 	s.ranges, _ = o.Besides.(remote.Ranges)
 	s.versions, _ = o.Besides.(Versions)
 	if s.damage == nil {
