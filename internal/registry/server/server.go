@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"sync"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
 )
@@ -70,7 +72,8 @@ type Server struct {
 	versions    Versions           // nil where there are none
 
 	routes  []route
-	buffers sync.Pool // of *[copyBuffer]byte
+	buffers sync.Pool           // of *[copyBuffer]byte
+	room    *semaphore.Weighted // for layers on their way, see weight
 
 	proved  *memory[image.Digest, string]       // which object had the bytes of a layer
 	proving *turns[image.Digest]                // who reads a layer to prove it
@@ -90,6 +93,13 @@ const (
 	maxConfigs = 64 << 10
 )
 
+// What layers on their way may weigh together: one that is decoded takes some
+// 6 MiB, others the buffers of their store.
+const (
+	maxWeight     = 96
+	decodedWeight = 4
+)
+
 // copyBuffer is in how large pieces layers are sent, in bytes.
 const copyBuffer = 256 << 10
 
@@ -103,6 +113,7 @@ func New(o Options) *Server {
 		reached: newMemory[image.ID, []image.Digest](maxReached),
 		by:      newMemory[memberKey, string](maxBy),
 		configs: newMemory[image.Digest, image.Digest](maxConfigs),
+		room:    semaphore.NewWeighted(maxWeight),
 	}
 	s.buffers.New = func() any { return new([copyBuffer]byte) }
 	if o.Besides == nil {
