@@ -141,6 +141,9 @@ func matches(list string, id image.Digest) bool {
 // digest is proved; without it the answer is shorter than it said, and no client
 // takes it for whole.
 func (s *Server) sendLayer(c call, layer remote.Layer) error {
+	if layer.Size < 0 && !c.r.ProtoAtLeast(1, 1) { // it would not see where the answer is cut off
+		return &failure{status: http.StatusHTTPVersionNotSupported, code: codeUnsupported, message: "the size of this blob is not known: ask with HTTP/1.1"}
+	}
 	from, err := s.open(c.r.Context(), c.repository, layer)
 	if err != nil {
 		return err
