@@ -361,10 +361,12 @@ func TestPushIndex(t *testing.T) {
 		t.Errorf("the index is %s", got.body)
 	}
 	r.want(404, "GET", "/v2/many/manifests/"+absent.Digest, nil)
-	// A manifest of it cannot be deleted alone, though it is no member any more.
+	// A manifest of it cannot be deleted alone, while there is a tag on it.
 	r.refused(409, "DENIED", "DELETE", "/v2/many/manifests/"+one.digest(), nil)
 	r.want(202, "DELETE", "/v2/many/manifests/"+index.digest(), nil)
 	r.want(404, "GET", "/v2/many/manifests/1", nil)
+	r.want(200, "GET", "/v2/many/manifests/"+one.digest(), nil) // it was put there
+	r.want(202, "DELETE", "/v2/many/manifests/"+one.digest(), nil)
 	r.want(404, "GET", "/v2/many/manifests/"+one.digest(), nil)
 	r.want(200, "GET", "/v2/many/manifests/"+two.digest(), nil)
 }

@@ -278,20 +278,17 @@ func (s *Server) deleteDigest(c call) error {
 	if _, err := s.manifestByDigest(ctx, c.repository, id); err != nil {
 		return err
 	}
-	tags, err := s.tagsOn(ctx, c.repository, id)
+	tags, index, err := s.tagsOn(ctx, c.repository, id)
 	if err != nil {
 		return err
+	}
+	if index != "" {
+		return &failure{status: http.StatusConflict, code: codeDenied, message: "the tag " + index + " is on an index that names it: delete that first"}
 	}
 	for ref, named := range tags {
 		if err := s.untag(ctx, ref, named); err != nil {
 			return err
 		}
 	}
-	if err := s.to.Remove(ctx, c.repository, id); err != nil {
-		return err
-	}
-	if has, err := s.has(ctx, c.repository, id); err != nil || !has {
-		return err
-	}
-	return &failure{status: http.StatusConflict, code: codeDenied, message: "a tag of this repository is on an index that names it: delete that first"}
+	return s.to.Remove(ctx, c.repository, id)
 }
