@@ -95,6 +95,7 @@ func (a *app) registry(ctx context.Context, name string, o serving) (http.Handle
 	if o.writable {
 		so.To = in
 	}
+	so.StoreMemory = storeMemory(name)
 	for _, m := range o.mirrors {
 		so.Mirrors = append(so.Mirrors, server.Registry(m))
 	}
