@@ -1,0 +1,121 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+
+	"github.com/dogestry/dogestry/internal/image"
+)
+
+// Repositories is a remote whose documents and layers belong to repositories,
+// as those of a registry do (OCI distribution specification): what one repository
+// has is not there for another until it is put, or mounted, there.
+type Repositories interface {
+	// In returns the remote for the images of one repository. What it resolves and
+	// tags lies in no other.
+	In(repository string) Remote
+}
+
+// SourceOf returns the source that images of a repository are read from.
+func SourceOf(from Source, repository string) Source {
+	if r, ok := from.(Repositories); ok {
+		return r.In(repository)
+	}
+	return from
+}
+
+// TargetOf returns the target that images of a repository are written to.
+func TargetOf(to Target, repository string) Target {
+	if r, ok := to.(Repositories); ok {
+		return r.In(repository)
+	}
+	return to
+}
+
+// Memberships is a remote that knows what registries know besides tags: which
+// manifests a repository has, tagged or not, and which of them refer to which
+// others (docs/format.md, "What registries know besides"). Manifests are manifests
+// and indexes. The methods are safe for concurrent use.
+type Memberships interface {
+	// Add says that a manifest, which is there with all that it needs, belongs to
+	// repository, and, where it names a subject, that it refers to that, which need
+	// not be there. What is missing is an *IncompleteError, as of Tag.
+	Add(ctx context.Context, repository string, manifest image.Digest) error
+
+	// Remove takes a manifest out of repository, and what it refers to with it. The
+	// manifest itself stays until a garbage collection, and so do tags. One that is
+	// no member is no error.
+	Remove(ctx context.Context, repository string, manifest image.Digest) error
+
+	// Belongs reports whether a manifest was added to repository. What tags alone
+	// name, or what indexes name, does not count.
+	Belongs(ctx context.Context, repository string, manifest image.Digest) (bool, error)
+
+	// Referrers yields the manifests that refer to subject in repository, in the
+	// order of their digests. It ends after the first error.
+	Referrers(ctx context.Context, repository string, subject image.Digest) iter.Seq2[image.Digest, error]
+}
+
+// Referred is what copies need of Memberships at the side that they read.
+type Referred interface {
+	Referrers(ctx context.Context, repository string, subject image.Digest) iter.Seq2[image.Digest, error]
+}
+
+// Membership is a manifest that was added to a repository.
+type Membership struct {
+	Repository string
+	Manifest   image.Digest
+	Subject    image.Digest // what it refers to; zero where that is nothing
+}
+
+// Members is a remote that can tell all of its memberships.
+type Members interface {
+	// Members yields those of a repository, of all where it is empty, in the remote's
+	// own order. It ends after the first error.
+	Members(ctx context.Context, repository string) iter.Seq2[Membership, error]
+}
+
+// Uploads is a remote that keeps bytes of which nobody knows the digest yet, so
+// that any process can go on with what another one has begun. They are no images'
+// before they are put as a layer, and are swept when they are old. IDs are those
+// that CreateUpload returned; any other is a NotFound fault. The methods are safe
+// for concurrent use.
+type Uploads interface {
+	// CreateUpload begins an upload for repository.
+	CreateUpload(ctx context.Context, repository string) (id string, err error)
+
+	// UploadSize returns the bytes that are there, and the repository that they are for.
+	UploadSize(ctx context.Context, id string) (size int64, repository string, err error)
+
+	// AppendUpload writes the bytes that follow the first offset ones, which have
+	// to be there, and no others: else it is a Refused fault that wraps ErrOffset. It
+	// returns the size after it, also with an error: what was read by then may stay, in part.
+	AppendUpload(ctx context.Context, id string, offset int64, r io.Reader) (size int64, err error)
+
+	// OpenUpload reads all of it, as it is now. The caller closes the reader.
+	OpenUpload(ctx context.Context, id string) (io.ReadCloser, error)
+
+	// RemoveUpload forgets an upload. One that is gone is no error.
+	RemoveUpload(ctx context.Context, id string) error
+}
+
+// ErrOffset is wrapped where bytes of an upload do not begin where the ones before end.
+var ErrOffset = errors.New("the bytes do not begin where those before end")
+
+// Ranges is a Source that can read a part of a layer without reading what is
+// before it, where the layer is stored as its own bytes.
+type Ranges interface {
+	// OpenRange opens n bytes at offset of a layer that Look found; n is -1 for the
+	// rest. The bytes are not verified. It refuses with errors.ErrUnsupported what is
+	// stored encoded. The caller closes the reader.
+	OpenRange(ctx context.Context, layer Layer, offset, n int64) (io.ReadCloser, error)
+}
+
+// Manifests is a Source that keeps the manifests of images of which tags name the
+// config alone (docs/format.md, "The synthesised manifest").
+type Manifests interface {
+	// ManifestOf is as the function of that name.
+	ManifestOf(ctx context.Context, config image.ID) ([]byte, error)
+}
