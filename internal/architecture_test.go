@@ -27,7 +27,7 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
+		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "registry/client", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
 	}},
 	{"cli/progress", []string{"transfer"}},
 	{"config", []string{"fault"}},
@@ -40,6 +40,7 @@ var rules = []rule{
 	{"trust", []string{"remote", "signature", "image", "fault"}},
 	{"signature", []string{"image"}},
 	{"repo", []string{"lease", "original", "remote", "storage", "codec", "image", "fault"}},
+	{"registry/client", []string{"remote", "cache", "codec", "throttle", "image", "fault"}},
 	{"layout", []string{"remote", "storage", "codec", "image", "fault"}},
 	{"dockerarchive", []string{"layout", "remote", "storage", "codec", "image", "fault"}},
 	{"lease", []string{"storage", "image"}},
@@ -47,7 +48,8 @@ var rules = []rule{
 	{"engine/*", []string{"image"}},
 	{"remote", []string{"image", "fault"}},
 	{"storage/probe", []string{"storage"}},
-	{"storage/*", []string{"storage", "fault"}},
+	{"storage/*", []string{"storage", "throttle", "fault"}},
+	{"throttle", nil},
 	{"storage", nil},
 	{"codec", nil},
 	{"cache", []string{"image"}},
@@ -59,6 +61,7 @@ var rules = []rule{
 	{"storage/s3/s3test", nil},
 	{"remote/remotetest", []string{"remote", "image", "fault"}},
 	{"original/originaltest", nil},
+	{"registry/registrytest", []string{"image"}},
 	{"lease/model", nil},
 	{"enginetest", nil},
 	{"enginetest/hello", nil},
@@ -69,7 +72,7 @@ var rules = []rule{
 	}},
 }
 
-var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "remote/remotetest", "original/originaltest", "lease/model"}
+var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "remote/remotetest", "original/originaltest", "registry/registrytest", "lease/model"}
 
 // TestImportDirection asks the go command what imports what, tests apart.
 func TestImportDirection(t *testing.T) {
