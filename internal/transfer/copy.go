@@ -142,11 +142,16 @@ type copier struct {
 	told    map[image.Digest]bool // layers of which was said that they are there
 }
 
+// copying returns an image on its way between its repositories.
+func (c *copier) copying(img CopyImage) *copying {
+	return &copying{copier: c, from: remote.SourceOf(c.from, img.Source.Repository), to: remote.TargetOf(c.to, img.Target.Repository), image: img}
+}
+
 // each copies images one after the other, once all of them are found.
 func (c *copier) each(ctx context.Context, images []CopyImage) ([]Result, error) {
 	plan := make([]*copying, len(images))
 	for i, img := range images { // fail before anything moves
-		plan[i] = &copying{copier: c, image: img}
+		plan[i] = c.copying(img)
 		if err := plan[i].find(ctx); err != nil {
 			return nil, err
 		}
@@ -220,7 +225,7 @@ func (r *Result) shareObjects(planned map[string]bool) {
 
 // one copies one image of all. Its result is nil where the tag is gone.
 func (c *copier) one(ctx context.Context, img CopyImage) (*Result, error) {
-	p := &copying{copier: c, image: img}
+	p := c.copying(img)
 	err := p.find(ctx)
 	removed := fault.Is(err, fault.NotFound) // it was listed
 	if err == nil {

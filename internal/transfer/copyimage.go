@@ -17,6 +17,8 @@ import (
 // copying is one image on its way from remote to remote.
 type copying struct {
 	*copier
+	from  remote.Source // of the image's repository
+	to    remote.Target
 	image CopyImage
 	tag   func(context.Context, image.Reference, image.ID) error
 
@@ -284,7 +286,7 @@ func (p *copying) sendLayers(ctx context.Context) error {
 			break
 		}
 		g.Go(func() (err error) {
-			moved[i], own[i], err = p.carry(gctx, l, p.media[l.Digest], p.again)
+			moved[i], own[i], err = p.carry(gctx, p.way(), l, p.media[l.Digest], p.again)
 			return err
 		})
 	}

@@ -58,7 +58,8 @@ func Push(ctx context.Context, from Exporter, to remote.Target, images []PushIma
 	}
 	for i, img := range images { // all of them first: fail before anything moves
 		found := *img.found
-		p := &push{from: from, to: to, o: o, img: found, target: img.Target, tag: to.Tag, planned: planned}
+		own := remote.TargetOf(to, img.Target.Repository)
+		p := &push{from: from, to: own, o: o, img: found, target: img.Target, tag: own.Tag, planned: planned}
 		if from.Kind() != engine.Containerd { // what that has of an image, blobs tell
 			if err := chosen(found.String(), o).check(found.Platform); err != nil {
 				return nil, err
