@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dogestry/dogestry/internal/engine"
@@ -334,7 +335,7 @@ func (p *push) put(ctx context.Context, g *errgroup.Group, item engine.Item, don
 	g.Go(func() error {
 		defer done()
 		defer s.Close()
-		stored, err := p.to.PutLayer(ctx, image.Descriptor{MediaType: item.Media, Digest: item.Digest, Size: item.Size}, s)
+		stored, err := p.to.PutLayer(ctx, image.Descriptor{MediaType: p.mediaOf(item), Digest: item.Digest, Size: item.Size}, s)
 		if err != nil {
 			bar.Fail()
 			var wrong *image.MismatchError
@@ -348,6 +349,15 @@ func (p *push) put(ctx context.Context, g *errgroup.Group, item engine.Item, don
 		return nil
 	})
 	return s.fill(ctx, item.Body, bar.Add)
+}
+
+// mediaOf returns the media type of a layer of an export. Of a containerd image store
+// it has one: a manifest names it so, and it is to be kept as it is.
+func (p *push) mediaOf(item engine.Item) string {
+	if item.Media == "" && p.blobs != nil {
+		return ocispec.MediaTypeImageLayer
+	}
+	return item.Media
 }
 
 func (p *push) damaged(err error, what string) error {

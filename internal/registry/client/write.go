@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -53,9 +54,14 @@ func (p *Repository) PutLayer(ctx context.Context, layer image.Descriptor, r io.
 	case pack:
 		encoder = method.encode(body)
 		stream = encoder
-	case tar && compressed: // a push or copy has to know what is in it
-		within = codec.NewContents()
-		stream = io.TeeReader(body, within)
+	case !tar || compressed: // a push or copy has to know what is in it
+		head := bufio.NewReader(body)
+		if b, _ := head.Peek(codec.Magic); compressed || codec.Compressed(b) { // an error comes again
+			within = codec.NewContents()
+			stream = io.TeeReader(head, within)
+		} else {
+			stream = head
+		}
 	}
 	id, size, err := p.put(ctx, stream)
 	if encoder != nil {
@@ -64,8 +70,10 @@ func (p *Repository) PutLayer(ctx context.Context, layer image.Descriptor, r io.
 	done := remote.Layer{Digest: layer.Digest, Size: count.n, Stored: size, Object: p.object(id)}
 	if within != nil {
 		sum, _, unpackErr := within.End(err)
-		done.Tar = sum
-		if err == nil && unpackErr != nil {
+		if unpackErr == nil {
+			done.Tar = sum
+		}
+		if err == nil && unpackErr != nil && compressed {
 			return remote.Layer{}, fault.Wrap(fault.Damaged, unpackErr, "layer %s is not what its media type %.100q says", layer.Digest.Short(), layer.MediaType)
 		}
 	}
