@@ -21,6 +21,8 @@ type Fault struct {
 	Lost        bool  // pass the request on, and close the connection instead of an answer
 	CutRequest  int64 // close the connection when so many bytes of the request have passed
 	CutResponse int64 // close the connection when so many bytes of the answer have passed
+
+	StallResponse int64 // pass nothing more, when so many bytes of the answer have passed, until the client gives up
 }
 
 // Proxy stands before a registry, notes which requests come, and breaks what its
@@ -107,6 +109,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		panic(http.ErrAbortHandler)
 	case f.CutResponse > 0:
 		p.forward.ServeHTTP(&cutWriter{ResponseWriter: w, left: f.CutResponse}, req)
+	case f.StallResponse > 0:
+		p.forward.ServeHTTP(&cutWriter{ResponseWriter: w, left: f.StallResponse, wait: req.Context().Done()}, req)
 	default:
 		p.forward.ServeHTTP(w, req)
 	}
@@ -131,6 +135,7 @@ func (c *cutReader) Read(b []byte) (int, error) {
 type cutWriter struct {
 	http.ResponseWriter
 	left int64
+	wait <-chan struct{} // before that; nil does not
 }
 
 func (c *cutWriter) Write(b []byte) (int, error) {
@@ -138,6 +143,9 @@ func (c *cutWriter) Write(b []byte) (int, error) {
 	if c.left -= int64(n); c.left <= 0 {
 		if f, ok := c.ResponseWriter.(http.Flusher); ok {
 			f.Flush()
+		}
+		if c.wait != nil {
+			<-c.wait
 		}
 		panic(http.ErrAbortHandler)
 	}
