@@ -3,12 +3,15 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"iter"
 	"net/http"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/errdef"
+	orasremote "oras.land/oras-go/v2/registry/remote"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -49,7 +52,16 @@ func (p *Repository) Remove(ctx context.Context, repository string, manifest ima
 		return fault.New(fault.Refused, "%s in %s has the tag %s", manifest.Short(), p.where(), tags[0]).
 			Advise("Remove its tags first: a registry removes them with what they name.")
 	}
-	_, err = p.ask(ctx, request{method: http.MethodDelete, path: "/manifests/" + manifest.String(), erase: true}, http.StatusAccepted, http.StatusOK, http.StatusNotFound)
+	doc, err := p.get(ctx, "/manifests/"+manifest.String())
+	if err == nil {
+		var list *orasremote.Repository
+		if list, err = p.listing(ctx); err == nil { // which keeps the list of referrers
+			err = list.Manifests().Delete(ctx, ocispec.Descriptor{MediaType: mediaOf(doc), Digest: digest.Digest(manifest.String()), Size: int64(len(doc))})
+		}
+	}
+	if isStatus(err, http.StatusNotFound) || errors.Is(err, errdef.ErrNotFound) {
+		return ctx.Err()
+	}
 	return p.failure(ctx, err, "cannot remove %s from %s", manifest.Short(), p.where())
 }
 

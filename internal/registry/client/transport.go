@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/dogestry/dogestry/internal/fault"
@@ -114,6 +115,8 @@ const (
 type retrying struct {
 	next http.RoundTripper
 	o    Options
+
+	contacted atomic.Bool // somebody has answered: until then nobody may be there
 }
 
 type onceKey struct{}
@@ -134,7 +137,10 @@ func (r *retrying) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Body = body
 		}
 		resp, err := r.next.RoundTrip(req)
-		if !again || attempt == attempts-1 || ctx.Err() != nil || !passing(resp, err) {
+		if err == nil {
+			r.contacted.Store(true)
+		}
+		if !again || attempt == attempts-1 || ctx.Err() != nil || !passing(resp, err) || nobody(err) && !r.contacted.Load() {
 			return resp, err
 		}
 		pause, ok := pauseFor(resp, attempt)
@@ -183,6 +189,13 @@ func passing(resp *http.Response, err error) bool {
 		return false
 	}
 	return true
+}
+
+// nobody reports whether an address could not be reached, for no reason that says
+// that it may be soon.
+func nobody(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial) && dial.Op == "dial" && !dial.Temporary()
 }
 
 // untrusted reports whether the server has a certificate that nobody here vouches for.
