@@ -122,7 +122,7 @@ func TestCredentials(t *testing.T) {
 	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	holds(t, open(t, s.Host, func(o *client.Options) { o.Credentials = client.DockerCredentials(helped) }), "app:1", img)
 
-	write(t, helper, "#!/bin/sh\necho no secret here >&2\nexit 1\n")
+	write(t, helper, "#!/bin/sh\necho no secret here\nexit 1\n")
 	_, err := open(t, s.Host, func(o *client.Options) { o.Credentials = client.DockerCredentials(helped) }).Resolve(t.Context(), remotetest.Ref(t, "app:1"))
 	if err == nil || !strings.Contains(err.Error(), "credential helper") || strings.Contains(err.Error(), "secret") {
 		t.Errorf("a helper that fails: %v", err)
@@ -226,7 +226,7 @@ func TestMounts(t *testing.T) {
 	if err != nil || len(missing.Layers) != 0 || len(missing.Documents) != 1 {
 		t.Errorf("missing %v, %v", missing, err)
 	}
-	if found, err := fresh.In("four/app").Look(t.Context(), img.Closure(), nil); err != nil || len(found.Layers) != 0 {
+	if found, err := open(t, s.Host, change).In("four/app").Look(t.Context(), img.Closure(), nil); err != nil || len(found.Layers) != 0 {
 		t.Errorf("a plan has mounted %v, %v", found, err)
 	}
 }
@@ -260,4 +260,3 @@ func TestPoisonedHints(t *testing.T) {
 	push(t, open(t, s.Host, change), "again:1", img)
 	holds(t, open(t, s.Host, nil), "again:1", img)
 }
-

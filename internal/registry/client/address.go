@@ -18,6 +18,7 @@ type Address struct {
 	PlainHTTP bool   // HTTP, and nothing else
 	Insecure  bool   // believe any certificate, and take HTTP where there is no TLS
 	CAFile    string // PEM file of authorities besides those of the system; may be empty
+	Whole     bool   // send each blob in one request, which cannot go on where it broke
 }
 
 // The names of Docker Hub, and where it answers.
@@ -39,7 +40,7 @@ var (
 
 // Parse reads a URL of the form
 //
-//	registry://host[:port][/prefix]?plain-http=true&insecure=true&ca-file=…
+//	registry://host[:port][/prefix]?plain-http=true&insecure=true&ca-file=…&chunks=false
 //
 // Its errors are usage faults and never show a password.
 func Parse(name string) (Address, error) {
@@ -74,11 +75,15 @@ func (a *Address) options(query url.Values) error {
 			a.PlainHTTP, err = strconv.ParseBool(values[0])
 		case "insecure":
 			a.Insecure, err = strconv.ParseBool(values[0])
+		case "chunks":
+			var chunks bool
+			chunks, err = strconv.ParseBool(values[0])
+			a.Whole = !chunks
 		case "ca-file":
 			a.CAFile = values[0]
 		default:
 			return fault.New(fault.Usage, "the URL of a registry has no option %.40q", key).
-				Advise("There are plain-http, insecure and ca-file.")
+				Advise("There are plain-http, insecure, ca-file and chunks.")
 		}
 		if err != nil || len(values) > 1 {
 			return fault.New(fault.Usage, "%s is to be true or false, once", key)

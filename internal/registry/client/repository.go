@@ -87,9 +87,10 @@ type request struct {
 	url    string // instead: where the registry said, as it is
 	header http.Header
 	body   []byte
-	from   string // path of another repository that it reads
-	erase  bool   // it takes the right to delete
-	once   bool   // it is not to be sent again when it fails
+	stream io.ReadCloser // instead: what is sent as it comes, once
+	from   string        // path of another repository that it reads
+	erase  bool          // it takes the right to delete
+	once   bool          // it is not to be sent again when it fails
 }
 
 // do sends a request. The caller closes the answer's body.
@@ -98,7 +99,7 @@ func (p *Repository) do(ctx context.Context, q request) (*http.Response, error) 
 	if q.url == "" {
 		var err error
 		if q.url, err = r.url(ctx, "/v2/"+p.path+q.path); err != nil {
-			return nil, err
+			return nil, q.unsent(err)
 		}
 	}
 	ctx = auth.AppendScopes(ctx, auth.ScopeRepository(p.path, p.actions(q)...))
@@ -109,17 +110,28 @@ func (p *Repository) do(ctx context.Context, q request) (*http.Response, error) 
 		ctx = once(ctx)
 	}
 	var body io.Reader = http.NoBody
-	if q.body != nil {
+	switch {
+	case q.stream != nil:
+		body = q.stream
+	case q.body != nil:
 		body = bytes.NewReader(q.body)
 	}
 	req, err := http.NewRequestWithContext(ctx, q.method, q.url, body)
 	if err != nil {
-		return nil, err
+		return nil, q.unsent(err)
 	}
 	for key, values := range q.header {
 		req.Header[key] = values
 	}
 	return r.client.Do(req)
+}
+
+// unsent closes a stream that nobody is to send, and returns why.
+func (q request) unsent(why error) error {
+	if q.stream != nil {
+		q.stream.Close()
+	}
+	return why
 }
 
 func (p *Repository) actions(q request) []string {

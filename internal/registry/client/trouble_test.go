@@ -1,15 +1,19 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/registry/client"
 	"github.com/dogestry/dogestry/internal/registry/registrytest"
 	"github.com/dogestry/dogestry/internal/remote"
@@ -198,6 +202,46 @@ func TestStall(t *testing.T) {
 	if _, err := remotetest.Read(ctx, r.In("app"), layers[1]); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+// TestWhole: a registry that takes no chunks gets each blob in one request.
+func TestWhole(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{})
+	proxy := registrytest.NewProxy(t, s)
+	proxy.Rule(func(req *http.Request) registrytest.Fault {
+		if req.Method == http.MethodPatch && req.Header.Get("Content-Range") != "" {
+			return registrytest.Fault{Status: http.StatusRequestedRangeNotSatisfiable}
+		}
+		return registrytest.Fault{}
+	})
+	img := image2(t, "app")
+	small := func(o *client.Options) { o.Chunk = 1 << 20 }
+	if _, err := remotetest.Push(t.Context(), open(t, proxy.Host, small).In("app"), remotetest.Ref(t, "app:1"), img); err == nil {
+		t.Fatal("the registry takes chunks")
+	}
+	r := open(t, proxy.Host+"?chunks=false", small)
+	push(t, r, "app:1", img)
+	holds(t, open(t, s.Host, nil), "app:1", img)
+	if n := len(proxy.Requests(http.MethodPatch)); n < 1 {
+		t.Errorf("%d requests with a stream", n)
+	}
+	// A body that fails, and a connection that does, publish nothing.
+	other := image2(t, "other")
+	broken := errors.New("broken")
+	layer := image.Descriptor{Digest: other.DiffIDs()[1], Size: int64(len(other.Layers[1]))}
+	body := io.MultiReader(bytes.NewReader(other.Layers[1][:2<<20]), iotest.ErrReader(broken))
+	if _, err := r.In("app").PutLayer(t.Context(), layer, body); !errors.Is(err, broken) {
+		t.Errorf("%v, want the body's error", err)
+	}
+	proxy.Rule(nth(http.MethodPatch, "/uploads/", registrytest.Fault{CutRequest: 1_500_000}, 1))
+	if _, err := r.In("app").PutLayer(t.Context(), layer, bytes.NewReader(other.Layers[1])); err == nil {
+		t.Error("a connection that breaks is no error")
+	}
+	if missing, _, err := r.In("app").Missing(t.Context(), other.Closure()); err != nil || len(missing.Layers) != 2 {
+		t.Errorf("missing %v, %v", missing, err)
+	}
+	push(t, r, "app:2", other)
+	holds(t, r, "app:2", other)
 }
 
 // TestVanishes: a blob that goes away before the tag is written is told, and sent again.

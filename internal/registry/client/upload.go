@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dogestry/dogestry/internal/image"
@@ -45,6 +46,11 @@ func (p *Repository) put(ctx context.Context, r io.Reader) (image.Digest, int64,
 		n, err = u.more(r, n)
 	}
 	whole := err == io.EOF // in one chunk
+	if err == nil && p.registry.o.Whole {
+		if err = u.stream(r, u.chunk[:n]); err == nil {
+			err = io.EOF
+		}
+	}
 	for err == nil {
 		if failed := u.send(u.chunk[:n]); failed != nil {
 			return image.Digest{}, 0, u.abandon(failed)
@@ -182,6 +188,64 @@ func (u *upload) send(b []byte) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// stream sends all of the blob in one request, as docker does: some registries take
+// no chunks. Nothing of it can be sent again.
+func (u *upload) stream(r io.Reader, begin []byte) error {
+	body := &streamed{u: u, begin: begin, r: r, closed: make(chan struct{})}
+	resp, err := u.repository.do(u.ctx, request{
+		method: http.MethodPatch, url: u.at, stream: body, once: true, header: http.Header{"Content-Type": {"application/octet-stream"}},
+	})
+	<-body.closed // r is the caller's again
+	switch {
+	case body.err != nil:
+		if err == nil {
+			drain(resp)
+		}
+		return body.err
+	case err != nil:
+		return err
+	case resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusCreated:
+		return answered(resp)
+	}
+	drain(resp)
+	if at := location(resp); at != "" {
+		u.at = at
+	}
+	return nil
+}
+
+// streamed is the body of one request for all of a blob.
+type streamed struct {
+	u      *upload
+	begin  []byte // was read and hashed
+	r      io.Reader
+	err    error // of r; to be read when closed is closed
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (s *streamed) Read(b []byte) (int, error) {
+	if len(s.begin) > 0 {
+		n := copy(b, s.begin)
+		s.begin = s.begin[n:]
+		s.u.sent += int64(n)
+		return n, nil
+	}
+	n, err := s.r.Read(b)
+	s.u.hash.Write(b[:n])
+	s.u.sent += int64(n)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// Close is called by who sends the request, when it reads no more.
+func (s *streamed) Close() error {
+	s.once.Do(func() { close(s.closed) })
 	return nil
 }
 
