@@ -87,10 +87,11 @@ type request struct {
 	url    string // instead: where the registry said, as it is
 	header http.Header
 	body   []byte
-	stream io.ReadCloser // instead: what is sent as it comes, once
-	from   string        // path of another repository that it reads
-	erase  bool          // it takes the right to delete
-	once   bool          // it is not to be sent again when it fails
+	busy   *sync.WaitGroup // of those who still read body; nil where that does not matter
+	stream io.ReadCloser   // instead: what is sent as it comes, once
+	from   string          // path of another repository that it reads
+	erase  bool            // it takes the right to delete
+	once   bool            // it is not to be sent again when it fails
 }
 
 // do sends a request. The caller closes the answer's body.
@@ -113,17 +114,40 @@ func (p *Repository) do(ctx context.Context, q request) (*http.Response, error) 
 	switch {
 	case q.stream != nil:
 		body = q.stream
-	case q.body != nil:
+	case q.busy == nil && q.body != nil:
 		body = bytes.NewReader(q.body)
 	}
 	req, err := http.NewRequestWithContext(ctx, q.method, q.url, body)
 	if err != nil {
 		return nil, q.unsent(err)
 	}
+	if q.busy != nil {
+		req.GetBody = q.reader
+		req.Body, _ = q.reader()
+		req.ContentLength = int64(len(q.body))
+	}
 	for key, values := range q.header {
 		req.Header[key] = values
 	}
 	return r.client.Do(req)
+}
+
+// reader returns a reader of the body that is counted as busy until it is closed: the
+// transport may go on reading when an answer has come.
+func (q request) reader() (io.ReadCloser, error) {
+	q.busy.Add(1)
+	return &busyReader{Reader: bytes.NewReader(q.body), done: sync.OnceFunc(q.busy.Done)}, nil
+}
+
+type busyReader struct {
+	*bytes.Reader
+	done func()
+}
+
+// Close says that nobody reads any more.
+func (b *busyReader) Close() error {
+	b.done()
+	return nil
 }
 
 // unsent closes a stream that nobody is to send, and returns why.

@@ -26,6 +26,8 @@ type upload struct {
 	chunk      []byte
 	sent       int64 // bytes that the registry has
 	hash       hash.Hash
+
+	busy sync.WaitGroup // requests that still read chunk, of which some were answered before their end
 }
 
 // abandonTime is how long a registry gets to forget an upload, also after an interrupt.
@@ -83,6 +85,7 @@ func (u *upload) fill(r io.Reader) (int, error) { return u.more(r, 0) }
 
 // more fills what is left of the chunk.
 func (u *upload) more(r io.Reader, n int) (int, error) {
+	u.busy.Wait()
 	for empty := 0; n < len(u.chunk); {
 		k, err := r.Read(u.chunk[n:])
 		u.hash.Write(u.chunk[n : n+k])
@@ -164,7 +167,7 @@ func (u *upload) send(b []byte) error {
 		}
 		rest := b[int64(len(b))-(end-u.sent):]
 		resp, err := u.repository.do(u.ctx, request{
-			method: http.MethodPatch, url: u.at, body: rest, once: true,
+			method: http.MethodPatch, url: u.at, body: rest, busy: &u.busy, once: true,
 			header: http.Header{
 				"Content-Type":  {"application/octet-stream"},
 				"Content-Range": {fmt.Sprintf("%d-%d", u.sent, end-1)},
