@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,11 +62,28 @@ func (r roaming) Missing(ctx context.Context, c remote.Closure) (remote.Closure,
 }
 
 func (r roaming) Look(ctx context.Context, c remote.Closure, known map[image.Digest]remote.Layer) (*remote.Found, error) {
-	return r.staging().Look(ctx, c, known)
+	found, err := r.staging().Look(ctx, c, known)
+	if err != nil || len(found.Torn) == 0 {
+		return found, err
+	}
+	there, err := r.Registry.Look(ctx, c, known) // in the repositories that say what they are compressed in
+	if err != nil {
+		return nil, err
+	}
+	for id, l := range there.Layers {
+		if found.Torn[id] != nil {
+			delete(found.Torn, id)
+			found.Layers[id] = l
+		}
+	}
+	return found, nil
 }
 
 func (r roaming) Open(ctx context.Context, l remote.Layer) (io.ReadCloser, error) {
-	return r.staging().Open(ctx, l)
+	if in, _, _ := strings.Cut(l.Object, "@"); strings.HasSuffix(in, "/staging") {
+		return r.staging().Open(ctx, l)
+	}
+	return r.Registry.Open(ctx, l)
 }
 
 func (r roaming) Document(ctx context.Context, id image.Digest) ([]byte, error) {
