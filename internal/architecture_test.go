@@ -27,7 +27,7 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "registry/server", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
+		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "registry/client", "registry/server", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
 	}},
 	{"cli/progress", []string{"transfer"}},
 	{"config", []string{"fault"}},
@@ -41,6 +41,7 @@ var rules = []rule{
 	{"signature", []string{"image"}},
 	{"repo", []string{"lease", "original", "remote", "storage", "codec", "image", "fault"}},
 	{"registry/server", []string{"remote", "image", "fault"}},
+	{"registry/client", []string{"remote", "cache", "codec", "throttle", "image", "fault"}},
 	{"layout", []string{"remote", "storage", "codec", "image", "fault"}},
 	{"dockerarchive", []string{"layout", "remote", "storage", "codec", "image", "fault"}},
 	{"lease", []string{"storage", "image"}},
@@ -48,7 +49,8 @@ var rules = []rule{
 	{"engine/*", []string{"image"}},
 	{"remote", []string{"image", "fault"}},
 	{"storage/probe", []string{"storage"}},
-	{"storage/*", []string{"storage", "fault"}},
+	{"storage/*", []string{"storage", "throttle", "fault"}},
+	{"throttle", nil},
 	{"storage", nil},
 	{"codec", nil},
 	{"cache", []string{"image"}},
@@ -60,6 +62,7 @@ var rules = []rule{
 	{"storage/s3/s3test", nil},
 	{"remote/remotetest", []string{"remote", "image", "fault"}},
 	{"original/originaltest", nil},
+	{"registry/registrytest", []string{"image"}},
 	{"lease/model", nil},
 	{"enginetest", nil},
 	{"enginetest/hello", nil},
@@ -70,7 +73,7 @@ var rules = []rule{
 	}},
 }
 
-var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "remote/remotetest", "original/originaltest", "lease/model"}
+var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "remote/remotetest", "original/originaltest", "registry/registrytest", "lease/model"}
 
 // TestImportDirection asks the go command what imports what, tests apart.
 func TestImportDirection(t *testing.T) {

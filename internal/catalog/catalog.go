@@ -77,7 +77,7 @@ type Layer struct {
 }
 
 // Inspect returns all about the image that ref names. It reads every tag of
-// the remote, to tell what is shared.
+// the remote, to tell what is shared; of a registry it tells nothing of that.
 func (c *Catalog) Inspect(ctx context.Context, ref image.Reference) (*Details, error) {
 	id, err := c.source.Resolve(ctx, ref)
 	if err != nil {
@@ -122,6 +122,9 @@ func (c *Catalog) sharing(ctx context.Context, row Image) (map[image.Digest][]im
 	shared := map[image.Digest][]image.Reference{}
 	for _, d := range row.layers {
 		shared[d] = []image.Reference{}
+	}
+	if _, apart := c.source.(remote.Repositories); apart {
+		return shared, nil // a registry shares blobs, and tells nobody; to read all of it takes too long
 	}
 	all, err := c.List(ctx, "")
 	if err != nil {

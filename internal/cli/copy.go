@@ -37,6 +37,7 @@ nothing but tags.`,
 		Example: `  dogestry copy /srv/images s3://bucket/images myapp:20131211 worker:7
   dogestry copy s3://bucket/images ./images myapp:20131211 --as myapp:live
   dogestry copy s3://bucket/images s3://other/images --all
+  dogestry copy registry://docker.io s3://bucket/images debian:bookworm
   dogestry copy oci:./layout ./images myapp:20131211
   dogestry copy ./images docker-archive:myapp.tar myapp:20131211
   dogestry copy /srv/images /mnt/backup --all --delete team/web team/worker`,

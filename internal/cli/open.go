@@ -14,6 +14,7 @@ import (
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/registry/client"
 	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/storage"
 	"github.com/dogestry/dogestry/internal/storage/file"
@@ -42,6 +43,13 @@ func (a *app) openRemote(ctx context.Context, name string, mode access, c codec.
 
 // openCatalog opens a remote to see what it holds.
 func (a *app) openCatalog(ctx context.Context, name string) (*catalog.Catalog, error) {
+	if isRegistry(name) { // which tells no versions by which a list could be remembered
+		from, err := a.openRegistry(name, toRead, "")
+		if err != nil {
+			return nil, err
+		}
+		return catalog.New(from), nil
+	}
 	from, err := a.openRemote(ctx, name, toRead, codec.LZ4)
 	if err != nil {
 		return nil, err
@@ -72,6 +80,9 @@ func transportOf(name string) (transport, error) {
 		return transport{}, fault.New(fault.Usage, "%s is %s, and no remote: only `dogestry copy` takes those", name, p.what).
 			Advise("Copy its images to a remote: dogestry copy %s REMOTE IMAGE…", name)
 	}
+	if isRegistry(name) {
+		return transport{}, noStore(name)
+	}
 	scheme, _, ok := strings.Cut(name, "://")
 	if !ok {
 		scheme = "file"
@@ -79,7 +90,7 @@ func transportOf(name string) (transport, error) {
 	t, known := transports()[scheme]
 	if !known {
 		return t, fault.New(fault.Usage, "remotes of the kind %s:// are not known to this version", scheme).
-			Advise("Name a directory (/srv/images, ./images, file:///srv/images) or a bucket (s3://bucket/prefix).")
+			Advise("Name a directory (/srv/images, ./images, file:///srv/images), a bucket (s3://bucket/prefix) or a registry (registry://host:5000/prefix).")
 	}
 	return t, nil
 }
@@ -96,6 +107,10 @@ func (a *app) openStore(ctx context.Context, name string, mode access) (storage.
 // checkRemote refuses the name of a remote that makes no sense. Commands call it
 // before they show the name: somebody may have written a password into it.
 func checkRemote(name string) error {
+	if isRegistry(name) {
+		_, err := client.Parse(name)
+		return err
+	}
 	t, err := transportOf(name)
 	if err == nil {
 		_, err = t.identify(name)
@@ -108,6 +123,12 @@ func canonical(name string) string {
 	if _, path, ok := placeOf(name); ok {
 		scheme, _, _ := strings.Cut(name, ":")
 		return scheme + "\n" + absolute(path)
+	}
+	if isRegistry(name) {
+		if address, err := client.Parse(name); err == nil {
+			return address.Canonical()
+		}
+		return name
 	}
 	if t, err := transportOf(name); err == nil {
 		if id, err := t.identify(name); err == nil {

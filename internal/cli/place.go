@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/dockerarchive"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/layout"
@@ -71,11 +70,11 @@ func (a *app) openSource(ctx context.Context, name string, status func(string)) 
 		}
 		return p.read(ctx, name, path)
 	}
-	from, err := a.openRemote(ctx, name, toRead, codec.LZ4)
+	from, err := a.openImages(ctx, name, toRead, "")
 	if err != nil {
 		return nil, nil, err
 	}
-	return a.withOriginals(from, name, status), nothing, nil
+	return a.readable(from, name, status), nothing, nil
 }
 
 // openTarget opens what a copy writes, as openSource does.
@@ -87,7 +86,7 @@ func (a *app) openTarget(ctx context.Context, name string, mode access) (remote.
 		}
 		return p.write(ctx, name, path, mode)
 	}
-	to, err := a.openRemote(ctx, name, mode, codec.LZ4)
+	to, err := a.openImages(ctx, name, mode, "")
 	return to, nothing, err
 }
 

@@ -5,7 +5,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/transfer"
@@ -64,7 +63,7 @@ func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, v
 	display, hide := a.show()
 	defer hide()
 	display.Status("opening " + name)
-	from, err := a.openRemote(ctx, name, toRead, codec.LZ4)
+	from, err := a.openImages(ctx, name, toRead, "")
 	if err != nil {
 		return err
 	}
@@ -74,12 +73,15 @@ func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, v
 	}
 	defer to.Close()
 	if verifier != nil {
-		verifier.From, verifier.DryRun = from, o.DryRun
+		if verifier.From, err = signatures(from, name); err != nil {
+			return err
+		}
+		verifier.DryRun = o.DryRun
 	}
 	display.Status("reading " + name)
 	o.Progress, o.Log = display, a.log()
 	start := time.Now()
-	results, err := transfer.Pull(ctx, a.withOriginals(from, name, display.Status), to, images, o)
+	results, err := transfer.Pull(ctx, a.readable(from, name, display.Status), to, images, o)
 	hide()
 	return a.printResults(outcome{verb: "pull", past: "pulled", remote: name, results: results, took: time.Since(start), err: err})
 }

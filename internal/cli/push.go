@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -27,16 +26,20 @@ leaves whole layers, and the same command goes on from there.`,
   dogestry push ./images myapp:latest --as myapp:live
   dogestry push s3://bucket/images web worker --compression zstd
   dogestry push s3://bucket/images myapp:1.4.2 --if-absent
+  dogestry push registry://registry.example.com/team myapp
   dogestry push s3://bucket/images myapp:live --sign-key release.key`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkTransferFlags(c, o); err != nil {
 				return err
 			}
-			method, err := codec.ByName(compression)
-			if err != nil {
-				return fault.New(fault.Usage, "--compression %s", err)
+			if c.Flags().Changed("compression") && compression == "" {
+				return fault.New(fault.Usage, "--compression is empty").Advise("Name one, or leave it out.")
 			}
+			if err := checkCompression(args[0], compression); err != nil {
+				return err
+			}
+			var err error
 			if a.engineStore, err = engine.ParseStoreUse(store); err != nil {
 				return fault.Wrap(fault.Usage, err, "--engine-store")
 			}
@@ -48,7 +51,7 @@ leaves whole layers, and the same command goes on from there.`,
 			if err != nil {
 				return err
 			}
-			return a.push(c, args[0], images, method, signer, o)
+			return a.push(c, args[0], images, compression, signer, o)
 		},
 	}
 	a.transferFlags(c, &o)
@@ -57,11 +60,11 @@ leaves whole layers, and the same command goes on from there.`,
 	a.noWaitFlag(c)
 	signFlag(c, &signKey)
 	c.Flags().StringVar(&store, "engine-store", string(engine.StoreAuto), "read layers from the engine's own directory, as root on its machine: auto, off or require")
-	c.Flags().StringVar(&compression, "compression", codec.LZ4.Name(), "how layers are stored: lz4 (fast links), zstd (smaller, for slow links) or none")
+	c.Flags().StringVar(&compression, "compression", "", "how layers are stored: lz4 (fast links; the default), zstd (smaller, for slow links) or none; in a registry gzip (the default), zstd or none")
 	return c
 }
 
-func (a *app) push(c *cobra.Command, name string, images []transfer.PushImage, method codec.Codec, signer *trust.Signer, o transfer.Options) error {
+func (a *app) push(c *cobra.Command, name string, images []transfer.PushImage, compression string, signer *trust.Signer, o transfer.Options) error {
 	ctx := c.Context()
 	mode := toWrite
 	if o.DryRun {
@@ -86,12 +89,15 @@ func (a *app) push(c *cobra.Command, name string, images []transfer.PushImage, m
 	if err := transfer.Find(ctx, from, images); err != nil { // a name that is mistyped makes no directory
 		return end(nil, err)
 	}
-	to, err := a.openRemote(ctx, name, mode, method)
+	to, err := a.openImages(ctx, name, mode, compression)
 	if err != nil {
 		return err
 	}
 	if signer != nil {
-		signer.To, o.Sign = to, signer.Sign
+		if signer.To, err = signatures(to, name); err != nil {
+			return err
+		}
+		o.Sign = signer.Sign
 	}
 	display.Status("asking what " + name + " has already")
 	o.Progress, o.Log = display, a.log()

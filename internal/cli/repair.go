@@ -5,6 +5,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/repo"
 )
 
@@ -22,6 +23,14 @@ func (a *app) openBeside(ctx context.Context, other, name string, c codec.Codec)
 	return a.openRemote(ctx, name, toRead, c)
 }
 
+// openVerified opens the remote that is verified.
+func (a *app) openVerified(ctx context.Context, v verification) (remote.Remote, error) {
+	if isRegistry(v.name) {
+		return a.openRegistry(v.name, toRead, "")
+	}
+	return a.openBeside(ctx, v.repairFrom, v.name, v.compression)
+}
+
 func isDirectory(name string) bool {
 	_, err := directory(name)
 	return err == nil
@@ -29,8 +38,17 @@ func isDirectory(name string) bool {
 
 // checkRepair refuses a source that makes no sense.
 func checkRepair(v verification) error {
-	if v.repairFrom == "" || v.repairFrom == fromEngine {
+	switch {
+	case v.repairFrom == "":
 		return nil
+	case isRegistry(v.name):
+		return fault.New(fault.Usage, "%s is a registry: it is verified, and not repaired", v.name).
+			Advise("Push what is damaged there again, or copy it from where it is whole.")
+	case v.repairFrom == fromEngine:
+		return nil
+	case isRegistry(v.repairFrom):
+		return fault.New(fault.Usage, "--repair-from %s: nothing is repaired from a registry", v.repairFrom).
+			Advise("Copy the images from there: dogestry copy %s %s IMAGE…", v.repairFrom, v.name)
 	}
 	if err := checkRemote(v.repairFrom); err != nil {
 		return err

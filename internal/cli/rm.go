@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/names"
 )
@@ -60,7 +59,7 @@ func (a *app) rm(ctx context.Context, name string, patterns []names.Pattern, yes
 	display, hide := a.show()
 	defer hide()
 	display.Status("reading " + name)
-	from, err := a.openRemote(ctx, name, toChange, codec.LZ4)
+	from, err := a.openImages(ctx, name, toChange, "")
 	if err != nil {
 		return err
 	}

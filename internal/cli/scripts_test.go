@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/dogestry/dogestry/internal/enginetest"
+	"github.com/dogestry/dogestry/internal/registry/registrytest"
 	"github.com/dogestry/dogestry/internal/storage/s3/s3test"
 )
 
@@ -71,6 +72,8 @@ func TestMain(m *testing.M) {
 //	readonly DIR              mounts DIR read-only [root]
 //	bucket NAME               makes a bucket on a real S3 server: $NAME is its name, $ENDPOINT where it is, and
 //	                          $AWS_ACCESS_KEY_ID and so on are for its owner
+//	registry NAME [basic]     a stock registry that is empty: $NAME is its host and port; basic asks for the
+//	                          password "a secret of tests" of the user dogestry
 //	policy NAME BUCKET        sets a policy of docs/s3.md: for a new user, who is then in $AWS_ACCESS_KEY_ID and so on,
 //	                          or for everybody, if the NAME begins with "public "
 //
@@ -126,6 +129,7 @@ func testScripts(t *testing.T, engine *enginetest.Engine, patterns []string) {
 			"flip":     flip,
 			"readonly": readOnly,
 			"bucket":   bucketCommand(s3test.For(t)),
+			"registry": registryCommand(t),
 			"policy":   policyCommand(t.Context(), s3test.For(t)),
 		},
 	})
@@ -282,6 +286,17 @@ func bucketCommand(server *s3test.Server) func(*testscript.TestScript, bool, []s
 			name, value, _ := strings.Cut(v, "=")
 			ts.Setenv(name, value)
 		}
+	}
+}
+
+// registryCommand starts registries, which end with the test.
+func registryCommand(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		basic := len(args) == 2 && args[1] == "basic"
+		if neg || len(args) != 1 && !basic {
+			ts.Fatalf("usage: registry NAME [basic]")
+		}
+		ts.Setenv(args[0], registrytest.Start(t, registrytest.Options{Basic: basic}).Host)
 	}
 }
 

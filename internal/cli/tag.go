@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/names"
@@ -52,7 +51,7 @@ func (a *app) tag(ctx context.Context, name string, source, target image.Referen
 	display, hide := a.show()
 	defer hide()
 	display.Status("reading " + name)
-	in, err := a.openRemote(ctx, name, toChange, codec.LZ4)
+	in, err := a.openImages(ctx, name, toChange, "")
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func (a *app) verify(c *cobra.Command, v verification) error {
 	display, hide := a.showVerb("verified")
 	defer hide()
 	display.Status("opening " + v.name)
-	from, err := a.openBeside(ctx, v.repairFrom, v.name, v.compression)
+	from, err := a.openVerified(ctx, v)
 	if err != nil {
 		return err
 	}

@@ -78,6 +78,23 @@ func (c *Client) check() error {
 	return nil
 }
 
+// zstdAPI is from which version of the API on an engine with a classic store
+// unpacks zstd: Docker 23.
+const zstdAPI = "1.42"
+
+// Unpacks reports whether the engine takes layers in an archive that are compressed
+// by "gzip" or "zstd", and proves what is in them. One with the containerd image store
+// takes blobs, whatever is in them.
+func (c *Client) Unpacks(compression string) bool {
+	switch compression {
+	case "gzip":
+		return true
+	case "zstd":
+		return c.kind != Classic || !versions.LessThan(c.api.ClientVersion(), zstdAPI)
+	}
+	return false
+}
+
 // Kind returns what kind of engine it is.
 func (c *Client) Kind() Kind { return c.kind }
 

@@ -293,7 +293,7 @@ func (p *copying) sendLayers(ctx context.Context) error {
 			break
 		}
 		g.Go(func() (err error) {
-			moved[i], own[i], err = p.carry(gctx, l, p.media[l.Digest], p.again)
+			moved[i], own[i], err = p.carry(gctx, p.way(), l, p.media[l.Digest], p.again)
 			return err
 		})
 	}

@@ -49,8 +49,8 @@ func objectOf(l remote.Layer) string {
 // carry moves a layer, unless another image of this copy has moved it or is just
 // moving it: then it waits for that, and own is false. What is there no more is
 // moved again.
-func (c *copier) carry(ctx context.Context, l remote.Layer, media string, again bool) (moved remote.Layer, own bool, err error) {
-	object := objectOf(l)
+func (c *copier) carry(ctx context.Context, by way, l remote.Layer, media string, again bool) (moved remote.Layer, own bool, err error) {
+	object := by.scope + objectOf(l)
 	for {
 		c.mu.Lock()
 		f := c.flights[object]
@@ -58,7 +58,7 @@ func (c *copier) carry(ctx context.Context, l remote.Layer, media string, again 
 			f = &flight{digest: l.Digest, done: make(chan struct{})}
 			c.flights[object] = f
 			c.mu.Unlock()
-			f.layer, f.stored, f.err = c.moveLayer(ctx, l, media)
+			f.layer, f.stored, f.err = c.moveLayer(ctx, by, l, media)
 			close(f.done)
 			return f.layer, true, f.err
 		}
@@ -75,9 +75,24 @@ func (c *copier) carry(ctx context.Context, l remote.Layer, media string, again 
 		case f.brings(l.Digest):
 			return f.layer, false, f.err
 		default:
-			object = l.Digest.String()
+			object = by.scope + l.Digest.String()
 		}
 	}
+}
+
+// way is between what a layer moves.
+type way struct {
+	from  remote.Source
+	to    remote.Target
+	scope string // empty where all images of the target share their layers; else the repository
+}
+
+func (p *copying) way() way {
+	w := way{from: p.from, to: p.to}
+	if _, apart := p.copier.to.(remote.Repositories); apart {
+		w.scope = p.image.Target.Repository + "\n"
+	}
+	return w
 }
 
 // forgetFailed lets layers that could not be moved be tried again, for an image whose
@@ -94,7 +109,7 @@ func (c *copier) forgetFailed() {
 const rereadings = 3
 
 // moveLayer moves a layer once one of the places for layers on their way is free.
-func (c *copier) moveLayer(ctx context.Context, l remote.Layer, media string) (moved remote.Layer, stored bool, err error) {
+func (c *copier) moveLayer(ctx context.Context, by way, l remote.Layer, media string) (moved remote.Layer, stored bool, err error) {
 	select {
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -103,7 +118,7 @@ func (c *copier) moveLayer(ctx context.Context, l remote.Layer, media string) (m
 	defer func() { <-c.slots }()
 	bar := c.o.Progress.Layer(l.Digest.Short(), l.Stored)
 	for attempt := 0; ; attempt++ {
-		moved, stored, err = c.moveOnce(ctx, l, media, bar)
+		moved, stored, err = c.moveOnce(ctx, by, l, media, bar)
 		if err == nil {
 			bar.Done()
 			return moved, stored, nil
@@ -111,7 +126,7 @@ func (c *copier) moveLayer(ctx context.Context, l remote.Layer, media string) (m
 		if errors.Is(err, remote.ErrReplaced) && attempt < rereadings && ctx.Err() == nil {
 			c.o.Log.Debug("layer was replaced while it was read, reading it again", "layer", l.Digest)
 			var found []remote.Layer
-			if found, err = remote.Layers(ctx, c.from, []image.Digest{l.Digest}); err == nil {
+			if found, err = remote.Layers(ctx, by.from, []image.Digest{l.Digest}); err == nil {
 				l = found[0]
 				continue
 			}
@@ -123,10 +138,10 @@ func (c *copier) moveLayer(ctx context.Context, l remote.Layer, media string) (m
 
 // moveOnce moves a layer in the bytes in which the source keeps it, or, where
 // that is not possible, decoded.
-func (c *copier) moveOnce(ctx context.Context, l remote.Layer, media string, bar Bar) (moved remote.Layer, stored bool, err error) {
+func (c *copier) moveOnce(ctx context.Context, by way, l remote.Layer, media string, bar Bar) (moved remote.Layer, stored bool, err error) {
 	as := image.Descriptor{MediaType: media, Digest: l.Digest, Size: l.Size}
-	source, gives := c.from.(remote.StoredSource)
-	target, takes := c.to.(remote.StoredTarget)
+	source, gives := by.from.(remote.StoredSource)
+	target, takes := by.to.(remote.StoredTarget)
 	if gives && takes {
 		moved, err = moveStored(ctx, source, target, l, as, bar)
 		if !errors.Is(err, errors.ErrUnsupported) {
@@ -134,13 +149,13 @@ func (c *copier) moveOnce(ctx context.Context, l remote.Layer, media string, bar
 		}
 		c.o.Log.Debug("layer is stored anew", "layer", l.Digest, "why", err)
 	}
-	decoded, err := c.from.Open(ctx, l)
+	decoded, err := by.from.Open(ctx, l)
 	if err != nil {
 		return remote.Layer{}, false, err
 	}
 	defer decoded.Close()
 	body := &watched{r: decoded, progress: bar.Add}
-	moved, err = c.to.PutLayer(ctx, as, body)
+	moved, err = by.to.PutLayer(ctx, as, body)
 	return moved, false, blame(ctx, body, err)
 }
 

@@ -41,8 +41,9 @@ func (p *pull) fetch(ctx context.Context, g *errgroup.Group, ids []image.Digest)
 }
 
 func (p *pull) fetchLayer(ctx context.Context, layer remote.Layer, s *stream) error {
-	bar := p.o.Progress.Layer(layer.Digest.Short(), layer.Size)
-	tar, err := p.from.Open(ctx, layer)
+	as := p.sent(layer.Digest)
+	bar := p.o.Progress.Layer(layer.Digest.Short(), as.Size)
+	tar, err := p.from.Open(ctx, as)
 	if err != nil {
 		tar = io.NopCloser(failing{err})
 	}

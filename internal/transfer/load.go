@@ -268,7 +268,7 @@ func (p *pull) feed(ctx context.Context, part part, streams map[image.Digest]*st
 func (p *pull) descriptors(ids []image.Digest) []image.Descriptor {
 	layers := make([]image.Descriptor, len(ids))
 	for i, d := range ids {
-		layers[i] = image.Descriptor{Digest: d, Size: p.layers[d].Size}
+		layers[i] = image.Descriptor{Digest: d, Size: p.sent(d).Size}
 	}
 	return layers
 }

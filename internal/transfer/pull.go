@@ -33,7 +33,7 @@ func Pull(ctx context.Context, from remote.Source, to Loader, images []PullImage
 	plan := make([]*pull, len(images))
 	planned := map[image.Digest]bool{}
 	for i, img := range images { // all of them first: fail before anything moves
-		p := &pull{from: from, to: to, o: o, image: img, planned: planned}
+		p := &pull{from: remote.SourceOf(from, img.Source.Repository), to: to, o: o, image: img, planned: planned}
 		if err := p.resolve(ctx); err != nil {
 			return nil, err
 		}
@@ -64,6 +64,7 @@ type pull struct {
 	doc    []byte         // the same in bytes
 	order  []image.Digest // of its layers, bottom first, as the engine is to get them: one may occur again
 	layers map[image.Digest]remote.Layer
+	packed map[image.DiffID]image.Descriptor // layers that a store which goes by configs gets compressed, see pack
 
 	held int // how many of the lowest layers a classic store has
 
@@ -139,6 +140,9 @@ func (p *pull) read(ctx context.Context, id image.ID) (err error) {
 	p.layers = make(map[image.Digest]remote.Layer, len(layers))
 	for _, l := range layers {
 		p.layers[l.Digest] = l
+	}
+	if err := p.pack(ctx); err != nil {
+		return fmt.Errorf("%s: %w", p.image.Source, err)
 	}
 	if p.to.Kind() == engine.Containerd && p.tree.Kind == image.ConfigKind {
 		p.synthesize()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dogestry/dogestry/internal/engine"
@@ -58,7 +59,8 @@ func Push(ctx context.Context, from Exporter, to remote.Target, images []PushIma
 	}
 	for i, img := range images { // all of them first: fail before anything moves
 		found := *img.found
-		p := &push{from: from, to: to, o: o, img: found, target: img.Target, tag: to.Tag, planned: planned}
+		own := remote.TargetOf(to, img.Target.Repository)
+		p := &push{from: from, to: own, o: o, img: found, target: img.Target, tag: own.Tag, planned: planned}
 		if from.Kind() != engine.Containerd { // what that has of an image, blobs tell
 			if err := chosen(found.String(), o).check(found.Platform); err != nil {
 				return nil, err
@@ -333,7 +335,7 @@ func (p *push) put(ctx context.Context, g *errgroup.Group, item engine.Item, don
 	g.Go(func() error {
 		defer done()
 		defer s.Close()
-		stored, err := p.to.PutLayer(ctx, image.Descriptor{MediaType: item.Media, Digest: item.Digest, Size: item.Size}, s)
+		stored, err := p.to.PutLayer(ctx, image.Descriptor{MediaType: p.mediaOf(item), Digest: item.Digest, Size: item.Size}, s)
 		if err != nil {
 			bar.Fail()
 			var wrong *image.MismatchError
@@ -347,6 +349,15 @@ func (p *push) put(ctx context.Context, g *errgroup.Group, item engine.Item, don
 		return nil
 	})
 	return s.fill(ctx, item.Body, bar.Add)
+}
+
+// mediaOf returns the media type of a layer of an export. Of a containerd image store
+// it has one: a manifest names it so, and it is to be kept as it is.
+func (p *push) mediaOf(item engine.Item) string {
+	if item.Media == "" && p.blobs != nil {
+		return ocispec.MediaTypeImageLayer
+	}
+	return item.Media
 }
 
 func (p *push) damaged(err error, what string) error {

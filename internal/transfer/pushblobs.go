@@ -26,6 +26,7 @@ type blobs struct {
 	img    engine.Image
 	name   string
 	o      Options
+	to     remote.Target
 	stored *engine.Stored // nil where the engine's own store cannot be read
 
 	// Set once the documents are known: before anything moves if they can be read
@@ -43,7 +44,7 @@ func (b *blobs) unknown() bool { return b != nil && b.tree == nil }
 
 // openBlobs finds out what the image is made of, if that is possible without an export.
 func (p *push) openBlobs(ctx context.Context) (err error) {
-	b := &blobs{img: p.img, name: p.target.String(), o: p.o}
+	b := &blobs{img: p.img, name: p.target.String(), o: p.o, to: p.to}
 	p.blobs = b
 	if err := b.checkWhole(); err != nil {
 		return err
@@ -95,7 +96,7 @@ func (b *blobs) read(ctx context.Context, document func(context.Context, image.D
 	}
 	packed, err := tree.Packed()
 	if err == nil {
-		b.closure, err = remote.ClosureOf(tree)
+		b.closure, err = remote.ClosureIn(b.to, tree)
 	}
 	if err != nil {
 		return fault.Wrap(fault.Other, err, "%s is not an image that this version can push", b.img)

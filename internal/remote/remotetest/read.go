@@ -80,10 +80,16 @@ func (s *suite) digests() {
 	s.push(s.A, "app:1", img)
 	manifest := image.DigestOf(img.Manifest())
 	s.holds("app@"+img.ID.String(), img)
+	if s.Compresses {
+		var err error
+		if manifest, err = s.A.Resolve(s.ctx(), Ref(s.T, "app:1")); err != nil {
+			s.Fatal(err)
+		}
+	}
 	s.holds("app@"+manifest.String(), img)
 	s.holds("app:not-this-tag@"+manifest.String(), img) // the digest decides
 	got, err := s.B.Document(s.ctx(), manifest)
-	if err != nil || string(got) != string(img.Manifest()) {
+	if err != nil || !s.Compresses && string(got) != string(img.Manifest()) {
 		s.Errorf("the synthesised manifest: %v\n got %s\nwant %s", err, got, img.Manifest())
 	}
 	s.absent("app@" + image.DigestOf([]byte("nothing")).String())

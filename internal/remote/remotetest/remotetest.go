@@ -35,6 +35,10 @@ type Harness struct {
 	// Exclusive: of those who append to one upload at once, one succeeds.
 	Exclusive bool
 
+	// Compresses: layers are stored compressed and named so, so that an image's manifest
+	// is another than the one that the repository format synthesises.
+	Compresses bool
+
 	// Large is the size, in bytes, of the largest layer: more than the remote
 	// moves at once (its buffers, parts, blocks). Zero means 3 MiB and a byte.
 	Large int

@@ -29,6 +29,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/storage"
+	"github.com/dogestry/dogestry/internal/throttle"
 )
 
 // Store is a bucket, or what lies under a prefix in it. It is safe for
@@ -123,11 +124,9 @@ func (s *Store) useTransport(c *aws.Config) {
 	if t.TLSClientConfig != nil {
 		t.TLSClientConfig.NextProtos = nil // the SDK's has HTTP/2 in it already
 	}
-	shared := newLimits(s.o)
-	if shared.up != nil {
-		t.WriteBufferSize = min(t.WriteBufferSize, shared.up.Burst())
-	}
-	t.DialContext = shared.dial(t.DialContext)
+	shared := throttle.New(s.o.UploadLimit, s.o.DownloadLimit)
+	t.WriteBufferSize = shared.Piece(t.WriteBufferSize)
+	t.DialContext = shared.Dial(t.DialContext)
 	limit := s.o.Stall
 	if limit == 0 {
 		limit = defaultStall

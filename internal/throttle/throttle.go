@@ -1,4 +1,5 @@
-package s3
+// Package throttle bounds how many bytes a second connections carry together.
+package throttle
 
 import (
 	"context"
@@ -7,13 +8,15 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// limits bounds what all connections of a store carry together.
-type limits struct {
+// Limits bounds what all connections that it wraps carry together. It is safe for
+// concurrent use. The zero value bounds nothing.
+type Limits struct {
 	up, down *rate.Limiter // nil: no bound
 }
 
-func newLimits(o Options) limits {
-	return limits{up: limiter(o.UploadLimit), down: limiter(o.DownloadLimit)}
+// New returns limits of so many bytes a second, sent and received; 0 is no bound.
+func New(up, down int64) Limits {
+	return Limits{up: limiter(up), down: limiter(down)}
 }
 
 // limiter allows so many bytes a second, in pieces of a tenth of a second, so
@@ -25,10 +28,21 @@ func limiter(bytes int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(bytes), int(max(4<<10, min(bytes/10, 256<<10))))
 }
 
-type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+// Piece returns how many bytes may be sent at once, at most most: what is in a
+// larger buffer would wait there as a whole.
+func (l Limits) Piece(most int) int {
+	if l.up == nil {
+		return most
+	}
+	return min(most, l.up.Burst())
+}
 
-// dial wraps the connections of another dialer.
-func (l limits) dial(inner dialer) dialer {
+// Dialer is DialContext of net.Dialer, or what stands in for it.
+type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Dial wraps the connections of another dialer. A connection that is closed waits
+// no more.
+func (l Limits) Dial(inner Dialer) Dialer {
 	if l.up == nil && l.down == nil {
 		return inner
 	}
@@ -38,7 +52,7 @@ func (l limits) dial(inner dialer) dialer {
 			return nil, err
 		}
 		// Not ctx: it is about the dialling. A closed connection ends the wait.
-		l := &limited{Conn: c, limits: l}
+		l := &limited{Conn: c, Limits: l}
 		l.open, l.shut = context.WithCancel(context.Background())
 		return l, nil
 	}
@@ -47,7 +61,7 @@ func (l limits) dial(inner dialer) dialer {
 // limited is a connection that waits for its share.
 type limited struct {
 	net.Conn
-	limits
+	Limits
 	open context.Context // ends with Close
 	shut context.CancelFunc
 }

@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"context"
+	"strings"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/registry/client"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/repo"
+	"github.com/dogestry/dogestry/internal/trust"
+)
+
+// isRegistry reports whether a name is that of a registry, and no store's.
+func isRegistry(name string) bool { return strings.HasPrefix(name, "registry://") }
+
+// dockerCerts is where docker has authorities and certificates for registries.
+const dockerCerts = "/etc/docker/certs.d"
+
+// openImages opens a remote for what any kind of remote can do: a repository on a
+// store, or a registry. Compression is what the user asked for, empty for each
+// kind's own.
+func (a *app) openImages(ctx context.Context, name string, mode access, compression string) (remote.Remote, error) {
+	if isRegistry(name) {
+		return a.openRegistry(name, mode, compression)
+	}
+	method, err := storedAs(compression)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.openRemote(ctx, name, mode, method)
+	if err != nil {
+		return nil, err // and no interface with nil in it
+	}
+	return r, nil
+}
+
+// checkCompression refuses a --compression that a remote does not know.
+func checkCompression(name, compression string) (err error) {
+	if isRegistry(name) {
+		_, err = client.ParseCompression(compression)
+	} else {
+		_, err = storedAs(compression)
+	}
+	return err
+}
+
+// storedAs reads the value of --compression for a store.
+func storedAs(compression string) (codec.Codec, error) {
+	if compression == "" {
+		return codec.LZ4, nil
+	}
+	method, err := codec.ByName(compression)
+	if err != nil {
+		return method, fault.New(fault.Usage, "--compression %s", err)
+	}
+	return method, nil
+}
+
+func (a *app) openRegistry(name string, mode access, compression string) (*client.Registry, error) {
+	address, err := client.Parse(name)
+	if err != nil {
+		return nil, err
+	}
+	method, err := client.ParseCompression(compression)
+	if err != nil {
+		return nil, err
+	}
+	return client.Open(client.Options{
+		Address: address, Name: name, Compression: method, CacheDir: cacheDir(),
+		Writes: mode != toRead, Plan: mode == toPlan,
+		Credentials: client.DockerCredentials(""), CertsDir: dockerCerts,
+		UploadLimit: int64(a.uploadLimit), DownloadLimit: int64(a.downloadLimit),
+		Log: a.log(), Notify: a.note,
+	})
+}
+
+// readable is a remote as what images are read from: of a repository, those of format
+// 1.0 too.
+func (a *app) readable(from remote.Remote, name string, status func(string)) remote.Source {
+	if r, ok := from.(*repo.Repo); ok {
+		return a.withOriginals(r, name, status)
+	}
+	return from
+}
+
+// signatures returns the signatures of a remote, or says that it keeps none.
+func signatures(in remote.Remote, name string) (trust.Source, error) {
+	if s, ok := in.(trust.Source); ok {
+		return s, nil
+	}
+	return nil, fault.New(fault.Refused, "%s keeps no signatures of dogestry", name).
+		Advise("Signed tags are in directories and buckets. To pull without, once: --require-signature=false.")
+}
+
+// noStore is the fault of a command that works on what a store holds.
+func noStore(name string) error {
+	return fault.New(fault.Usage, "%s is a registry, and this command is for directories and buckets", name).
+		Advise("push, pull, copy, list, inspect, tag, rm and verify work with registries. "+
+			"To bring images into a directory or bucket: dogestry copy %s REMOTE IMAGE…", name)
+}

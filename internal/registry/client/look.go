@@ -1,0 +1,342 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+)
+
+// asking bounds the requests that look for something at once.
+const asking = 16
+
+// Look asks for all of c, many at once. A layer is there by its diffID where it is
+// known in which blob it is compressed: from manifests and configs that were read here
+// in this run, or from what this user's pushes have compressed.
+func (p *Repository) Look(ctx context.Context, c remote.Closure, _ map[image.Digest]remote.Layer) (*remote.Found, error) {
+	if err := p.check(ctx); err != nil {
+		return nil, err
+	}
+	all := newFound()
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(asking)
+	for _, id := range image.Distinct(c.Documents) {
+		g.Go(func() error {
+			there, err := p.hasDocument(gctx, id)
+			if there {
+				mu.Lock()
+				all.Documents[id] = ""
+				mu.Unlock()
+			}
+			return p.failure(gctx, err, "cannot look into %s", p.where())
+		})
+	}
+	p.registry.hints.refresh()
+	for _, id := range image.Distinct(c.Layers) {
+		g.Go(func() error {
+			l, there, err := p.find(gctx, id)
+			if err != nil {
+				return p.failure(gctx, err, "cannot look into %s", p.where())
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if there {
+				all.Layers[id] = l
+			} else {
+				all.Torn[id] = p.missing("layer", id)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, orContext(ctx, err)
+	}
+	return &all.Found, ctx.Err()
+}
+
+// hasDocument looks for a manifest or index, and for a blob.
+func (p *Repository) hasDocument(ctx context.Context, id image.Digest) (bool, error) {
+	kind := image.UnknownKind
+	if doc := p.remembered(id); doc != nil {
+		kind, _ = image.KindOf(doc)
+	}
+	p.mu.Lock()
+	_, config := p.configs[id]
+	p.mu.Unlock()
+	if kind != image.ConfigKind && !config {
+		_, err := p.headManifest(ctx, id.String())
+		if a := answerOf(err); a == nil || a.status != http.StatusNotFound && a.status != http.StatusBadRequest {
+			return err == nil, err
+		}
+		if kind == image.ManifestKind || kind == image.IndexKind {
+			return false, nil
+		}
+	}
+	_, err := p.headBlob(ctx, id)
+	if isStatus(err, http.StatusNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// candidates are the blobs that a tar may lie in here, the likeliest first.
+func (p *Repository) candidates(id image.Digest) []packed {
+	var all []packed
+	p.mu.Lock()
+	if l, ok := p.learned[id]; ok {
+		all = append(all, l)
+	}
+	p.mu.Unlock()
+	if h, ok := p.registry.hints.get(id); ok {
+		if len(all) > 0 && all[0].Digest == h.Digest {
+			all[0] = h.packed // which knows the size of the tar, too
+		} else {
+			all = append(all, h.packed)
+		}
+	}
+	return all
+}
+
+// find looks for a layer.
+func (p *Repository) find(ctx context.Context, id image.Digest) (remote.Layer, bool, error) {
+	for _, in := range p.candidates(id) {
+		size, err := p.headBlob(ctx, in.Digest)
+		switch {
+		case err == nil:
+			return p.packedLayer(id, in, size), true, nil
+		case !isStatus(err, http.StatusNotFound):
+			return remote.Layer{}, false, err
+		}
+	}
+	size, err := p.headBlob(ctx, id)
+	if isStatus(err, http.StatusNotFound) {
+		return remote.Layer{}, false, nil
+	}
+	p.registry.settle(p, id)
+	return remote.Layer{Digest: id, Size: size, Stored: size, Object: p.object(id)}, err == nil, err
+}
+
+// packedLayer is a tar that lies compressed in a blob.
+func (p *Repository) packedLayer(id image.DiffID, in packed, size int64) remote.Layer {
+	p.registry.settle(p, id, in.Digest)
+	if size < 0 {
+		size = in.Size
+	}
+	return remote.Layer{Digest: id, Size: in.Plain, Stored: size, Object: p.object(in.Digest), Packed: in.Digest}
+}
+
+func (p *Repository) object(id image.Digest) string { return p.path + "@" + id.String() }
+
+// Missing asks for all of c at once. Layers that another repository of the registry
+// has, as far as is known, are mounted. Of an image by its config, layers that nothing
+// is known of are looked for in images that are there.
+func (p *Repository) Missing(ctx context.Context, c remote.Closure) (missing remote.Closure, there []remote.Layer, err error) {
+	found, err := p.Look(ctx, c, nil)
+	if err != nil {
+		return missing, nil, err
+	}
+	lacks := func() (lost []image.Digest) {
+		for _, id := range image.Distinct(c.Layers) {
+			if _, ok := found.Layers[id]; !ok {
+				lost = append(lost, id)
+			}
+		}
+		return lost
+	}
+	if lost := lacks(); len(lost) > 0 {
+		if err := p.more(ctx, lost, found); err != nil {
+			return missing, nil, p.failure(ctx, err, "cannot look into %s", p.where())
+		}
+	}
+	for _, id := range image.Distinct(c.Documents) {
+		if _, ok := found.Documents[id]; !ok {
+			missing.Documents = append(missing.Documents, id)
+		}
+	}
+	missing.Layers = lacks()
+	for _, l := range found.Layers {
+		there = append(there, l)
+	}
+	return missing, there, ctx.Err()
+}
+
+// more finds some of the layers that seem to be lost.
+func (p *Repository) more(ctx context.Context, lost []image.Digest, found *remote.Found) error {
+	p.survey.Do(func() { p.readTags(ctx) })
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(asking)
+	for _, id := range lost {
+		g.Go(func() error {
+			l, there, err := p.bring(gctx, id)
+			if err == nil && !there && len(p.candidates(id)) > 0 {
+				l, there, err = p.find(gctx, id)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if there {
+				found.Layers[id] = l
+				delete(found.Torn, id)
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// surveyed bounds the images that are read to learn what their layers are compressed in.
+const surveyed = 16
+
+// readTags reads manifests and configs of the last tags of the repository. It is to
+// spare bytes, and has no errors.
+func (p *Repository) readTags(ctx context.Context) {
+	var last []string
+	for tag, err := range p.References(ctx, p.name) {
+		if err != nil {
+			break
+		}
+		if last = append(last, tag.Reference.Tag); len(last) > surveyed {
+			last = last[1:]
+		}
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(asking)
+	for _, tag := range last {
+		g.Go(func() error {
+			doc, err := p.get(gctx, "/manifests/"+tag)
+			if err != nil {
+				return nil
+			}
+			p.remember(image.DigestOf(doc), doc)
+			if m, err := image.ParseManifest(doc); err == nil {
+				_, _ = p.Document(gctx, m.Config.Digest)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // nobody returns one
+}
+
+// bring makes a layer that another repository of the registry has one of this, where
+// the registry can: it mounts the blob (distribution-spec, "Mounting a blob from
+// another repository").
+func (p *Repository) bring(ctx context.Context, id image.Digest) (remote.Layer, bool, error) {
+	var in packed
+	from := ""
+	if h, ok := p.registry.hints.get(id); ok && h.Path != p.path {
+		in, from = h.packed, h.Path
+	} else if other := p.registry.home(id); other != nil && other != p {
+		from, in = other.path, packed{Digest: id}
+		if all := other.candidates(id); len(all) > 0 {
+			in = all[0]
+		}
+	}
+	if from == "" {
+		return remote.Layer{}, false, nil
+	}
+	if !p.registry.o.Writes {
+		return remote.Layer{}, false, nil
+	}
+	there, err := p.mount(ctx, in.Digest, from)
+	if err != nil || !there {
+		return remote.Layer{}, false, err
+	}
+	size, err := p.headBlob(ctx, in.Digest)
+	if p.registry.o.Plan && isStatus(err, http.StatusNotFound) {
+		size, err = in.Size, nil // it would be mounted
+	}
+	if err != nil {
+		return remote.Layer{}, false, err
+	}
+	if in.Digest == id {
+		return remote.Layer{Digest: id, Size: size, Stored: size, Object: p.object(id)}, true, nil
+	}
+	p.mu.Lock()
+	p.learned[id] = in
+	p.mu.Unlock()
+	return p.packedLayer(id, in, size), true, nil
+}
+
+// mount mounts a blob of another repository, and reports whether it is there now. A
+// registry that does not mount begins an upload instead, which is broken off.
+func (p *Repository) mount(ctx context.Context, id image.Digest, from string) (bool, error) {
+	if p.registry.o.Plan {
+		other := &Repository{registry: p.registry, path: from}
+		_, err := other.headBlob(ctx, id)
+		return err == nil, orContext(ctx, nil)
+	}
+	resp, err := p.do(ctx, request{method: http.MethodPost, path: "/blobs/uploads/?mount=" + id.String() + "&from=" + from, from: from})
+	if err != nil {
+		return false, p.unmountable(ctx, err)
+	}
+	switch resp.StatusCode {
+	case http.StatusCreated:
+		drain(resp)
+		return true, nil
+	case http.StatusAccepted:
+		at := location(resp)
+		drain(resp)
+		p.breakOff(ctx, at)
+		return false, nil
+	}
+	return false, p.unmountable(ctx, answered(resp))
+}
+
+// unmountable passes over what a mount failed with: an upload does as well, and tells
+// better what is wrong.
+func (p *Repository) unmountable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	p.registry.o.Log.Debug("a blob is not mounted", "repository", p.path, "error", cleaned{err})
+	return nil
+}
+
+// Held returns the manifests of an index that are there.
+func (p *Repository) Held(ctx context.Context, index image.Digest) ([]image.Digest, error) {
+	doc, err := p.Document(ctx, index)
+	if err != nil {
+		return nil, err
+	}
+	x, err := image.ParseIndex(doc)
+	if err != nil {
+		return nil, p.damaged("document", index, err)
+	}
+	c := remote.Closure{}
+	for _, m := range x.Manifests {
+		c.Documents = append(c.Documents, m.Digest)
+	}
+	found, err := p.Look(ctx, c, nil)
+	if err != nil {
+		return nil, err
+	}
+	var held []image.Digest
+	for _, id := range c.Documents {
+		if _, ok := found.Documents[id]; ok {
+			held = append(held, id)
+		}
+	}
+	return held, nil
+}
+
+// Hold makes sure that these manifests of an index are there in full: that they are
+// there is all that says so.
+func (p *Repository) Hold(ctx context.Context, _ image.Digest, manifests []image.Digest) error {
+	if err := p.check(ctx); err != nil {
+		return err
+	}
+	for _, id := range manifests {
+		if _, err := p.whole(ctx, id); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+var errStop = errors.New("enough")

@@ -1,0 +1,257 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+)
+
+// Resolve returns the ID that ref names: a manifest's or index's. By its digest a
+// config is found, too.
+func (p *Repository) Resolve(ctx context.Context, ref image.Reference) (image.ID, error) {
+	if err := p.check(ctx); err != nil {
+		return image.ID{}, err
+	}
+	name := ref.Tag
+	if !ref.Digest.IsZero() {
+		name = ref.Digest.String()
+	}
+	id, err := p.headManifest(ctx, name)
+	if a := answerOf(err); a != nil && (a.status == http.StatusNotFound || a.status == http.StatusBadRequest) {
+		if !ref.Digest.IsZero() {
+			if there, err := p.isConfig(ctx, ref.Digest); err != nil || there {
+				return ref.Digest, err
+			}
+		}
+		return image.ID{}, p.notFound(ctx, ref)
+	}
+	if err != nil {
+		return image.ID{}, p.failure(ctx, err, "cannot look for %s in %s", ref, p.registry.o.Name)
+	}
+	if !ref.Digest.IsZero() {
+		id = ref.Digest // whatever the registry says: the bytes are compared with it
+	}
+	p.registry.settle(p, id)
+	return id, nil
+}
+
+// isConfig reports whether a blob is the config of an image.
+func (p *Repository) isConfig(ctx context.Context, id image.Digest) (bool, error) {
+	size, err := p.headBlob(ctx, id)
+	if isStatus(err, http.StatusNotFound) || err == nil && size > image.MaxDocument {
+		return false, nil
+	}
+	if err != nil {
+		return false, p.failure(ctx, err, "cannot look for %s in %s", id.Short(), p.where())
+	}
+	doc, err := p.get(ctx, "/blobs/"+id.String())
+	if err != nil {
+		return false, p.failure(ctx, err, "cannot look for %s in %s", id.Short(), p.where())
+	}
+	if kind, err := image.KindOf(doc); err != nil || kind != image.ConfigKind || image.DigestOf(doc) != id {
+		return false, nil
+	}
+	p.remember(id, doc)
+	return true, nil
+}
+
+// Open opens a layer that Look found. A download that breaks off goes on from there.
+func (p *Repository) Open(ctx context.Context, layer remote.Layer) (io.ReadCloser, error) {
+	if err := p.check(ctx); err != nil {
+		return nil, err
+	}
+	id, size := layer.Digest, layer.Size
+	if !layer.Packed.IsZero() {
+		id, size = layer.Packed, layer.Stored
+	}
+	d := &download{repository: p, id: id}
+	d.ctx, d.end = context.WithCancel(ctx)
+	if err := d.open(); err != nil {
+		d.end()
+		if isStatus(err, http.StatusNotFound) { // since Look
+			return nil, p.missing("layer", layer.Digest)
+		}
+		return nil, p.failure(ctx, err, "cannot read layer %s of %s", layer.Digest.Short(), p.where())
+	}
+	r := &layerReader{repository: p, layer: layer, from: d, decoded: io.NopCloser(d)}
+	if layer.Packed.IsZero() {
+		r.proved = image.Verify(d, id, size)
+		return r, nil
+	}
+	r.decoded = codec.Inflate(image.Verify(d, id, size))
+	r.proved = image.Verify(r.decoded, layer.Digest, layer.Size)
+	return r, nil
+}
+
+// layerReader verifies, and tells a failure to read from damage.
+type layerReader struct {
+	repository *Repository
+	layer      remote.Layer
+	from       *download
+	decoded    io.ReadCloser
+	proved     io.Reader
+}
+
+func (r *layerReader) Read(b []byte) (int, error) {
+	n, err := r.proved.Read(b)
+	switch {
+	case err == nil, err == io.EOF:
+		return n, err
+	case r.from.failed() != nil:
+		return n, r.repository.failure(r.from.ctx, r.from.failed(), "cannot read layer %s of %s", r.layer.Digest.Short(), r.repository.where())
+	}
+	return n, r.repository.damaged("layer", r.layer.Digest, err)
+}
+
+// Close ends the decoder before the download that it reads.
+func (r *layerReader) Close() error {
+	r.from.end() // a Read that waits ends
+	return errors.Join(r.decoded.Close(), r.from.Close())
+}
+
+// download is a blob on its way. One goroutine reads it; another one may stop it.
+type download struct {
+	repository *Repository
+	ctx        context.Context
+	end        context.CancelFunc // of all requests
+	id         image.Digest
+
+	at     int64 // bytes that came
+	size   int64 // of the blob, -1 where the registry does not say
+	body   io.ReadCloser
+	cancel context.CancelFunc
+	stall  *time.Timer // ends the request
+	err    error       // why no more comes
+	tries  int         // since bytes came
+}
+
+// open asks for what has not come yet.
+func (d *download) open() error {
+	ctx, cancel := context.WithCancel(d.ctx)
+	q := request{method: http.MethodGet, path: "/blobs/" + d.id.String(), header: http.Header{}}
+	if d.at > 0 {
+		q.header.Set("Range", fmt.Sprintf("bytes=%d-", d.at))
+	}
+	resp, err := d.repository.do(ctx, q)
+	if err != nil {
+		cancel()
+		return err
+	}
+	skip := int64(0)
+	switch {
+	case d.at == 0 && resp.StatusCode == http.StatusOK:
+		d.size = resp.ContentLength
+	case d.at > 0 && resp.StatusCode == http.StatusPartialContent:
+		if got := resp.Header.Get("Content-Range"); !strings.HasPrefix(got, fmt.Sprintf("bytes %d-", d.at)) {
+			resp.Body.Close()
+			cancel()
+			return errors.New("it gives another part of the blob than it was asked for")
+		}
+	case d.at > 0 && resp.StatusCode == http.StatusOK: // it knows no ranges
+		skip = d.at
+	default:
+		defer cancel()
+		return answered(resp)
+	}
+	d.body, d.cancel = resp.Body, cancel
+	d.stall = time.AfterFunc(d.repository.registry.o.Stall, cancel)
+	if _, err := io.CopyN(io.Discard, &awake{d}, skip); err != nil {
+		d.shut()
+		return err
+	}
+	return nil
+}
+
+// awake reads the body of a request, and keeps it from being taken for stalled.
+type awake struct{ d *download }
+
+func (a *awake) Read(b []byte) (int, error) {
+	a.d.stall.Reset(a.d.repository.registry.o.Stall)
+	return a.d.body.Read(b)
+}
+
+func (d *download) shut() {
+	if d.body == nil {
+		return
+	}
+	d.stall.Stop()
+	d.cancel()
+	d.body.Close()
+	d.body = nil
+}
+
+// Read goes on where the connection broke.
+func (d *download) Read(b []byte) (int, error) {
+	for d.err == nil {
+		if d.body == nil {
+			if err := d.open(); err != nil {
+				d.again(err)
+				continue
+			}
+		}
+		n, err := (&awake{d}).Read(b)
+		if n > 0 {
+			d.at, d.tries = d.at+int64(n), 0
+		}
+		switch {
+		case err == nil:
+		case err == io.EOF && (d.size < 0 || d.at >= d.size):
+			d.err = io.EOF
+		default:
+			d.shut()
+			d.again(err)
+		}
+		if n > 0 || err == nil {
+			return n, nil
+		}
+	}
+	return 0, d.err
+}
+
+// again waits before the next try, unless there is none.
+func (d *download) again(err error) {
+	o := d.repository.registry.o
+	if d.ctx.Err() != nil {
+		d.err = d.ctx.Err()
+		return
+	}
+	if fault.Interrupted(err) {
+		err = errStalled
+	}
+	if a := answerOf(err); a != nil || d.tries >= attempts-1 || d.size < 0 && d.at > 0 {
+		d.err = err
+		return
+	}
+	pause, _ := pauseFor(nil, d.tries)
+	d.tries++
+	o.tell(nil, err, pause)
+	if err := o.Wait(d.ctx, pause); err != nil {
+		d.err = err
+	}
+}
+
+var errStalled = errors.New("nothing has come for a while")
+
+// failed returns why the download broke off, nil where it has not.
+func (d *download) failed() error {
+	if d.err == io.EOF {
+		return nil
+	}
+	return d.err
+}
+
+// Close ends the download.
+func (d *download) Close() error {
+	d.end()
+	d.shut()
+	return nil
+}
