@@ -180,6 +180,16 @@ func (b *bench) onLink() (err error) {
 	})()
 }
 
+// onServedLink runs linkServed with a link and a stock registry.
+func (b *bench) onServedLink() (err error) {
+	l, err := newLink(b.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+	return b.onRegistry(func(r *registry) error { return b.linkServed(l.reach, r) })()
+}
+
 func (b *bench) linkPulls(near, far string, server *s3test.Server, bucket, endpoint string) error {
 	image, err := b.engine.Load(b.ctx, enginetest.Apt)
 	if err != nil {
