@@ -46,6 +46,7 @@ var rules = []rule{
 	{"engine", []string{"engine/layerstore", "engine/contentstore", "image", "fault"}},
 	{"engine/*", []string{"image"}},
 	{"remote", []string{"image", "fault"}},
+	{"registry/front", []string{"image", "fault"}},
 	{"storage/probe", []string{"storage"}},
 	{"storage/*", []string{"storage", "fault"}},
 	{"storage", nil},
