@@ -14,7 +14,7 @@ import (
 const (
 	DefaultRequests = 256
 	DefaultUploads  = 32
-	DefaultMaxBlob  = 64 << 30 // bytes
+	DefaultMaxBlob  = 64e9 // bytes
 	DefaultStall    = time.Minute
 	DefaultGrace    = 30 * time.Second
 )
@@ -124,6 +124,7 @@ type front struct {
 
 	requests, uploads turns
 	running           running
+	silent            silent
 }
 
 // ServeHTTP implements http.Handler.

@@ -72,7 +72,7 @@ func TestMayListen(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: %v", c.ip, err)
 			}
-		case err == nil || !strings.HasSuffix(err.Error(), "could reach localhost:5000, "+c.want) || !fault.Is(err, fault.Refused):
+		case err == nil || !strings.HasSuffix(err.Error(), "localhost:5000 can be reached from other machines, "+c.want) || !fault.Is(err, fault.Usage):
 			t.Errorf("%s: error %v", c.ip, err)
 		case strings.Contains(fault.AdviceOf(err), "--tls-cert") != (c.o.CertFile == "") || strings.Contains(fault.AdviceOf(err), "--htpasswd") != (c.o.Tokens == "" && c.o.Htpasswd == ""):
 			t.Errorf("%s: advice %s", c.ip, fault.AdviceOf(err))
@@ -88,8 +88,8 @@ func TestCannotListen(t *testing.T) {
 		want string
 		kind fault.Kind
 	}{
-		"taken":          {Options{Listen: []string{"127.0.0.1:0", taken}}, "cannot listen on " + taken, fault.Other},
-		"no port":        {Options{Listen: []string{"127.0.0.1"}}, `cannot listen on "127.0.0.1"`, fault.Usage},
+		"taken":          {Options{Listen: []string{"127.0.0.1:0", taken}}, "cannot listen at " + taken, fault.Other},
+		"no port":        {Options{Listen: []string{"127.0.0.1"}}, "cannot listen at 127.0.0.1", fault.Usage},
 		"nothing":        {Options{}, "no address to listen on", fault.Usage},
 		"half a TLS":     {Options{Listen: []string{"127.0.0.1:0"}, CertFile: "c"}, "needs its key", fault.Usage},
 		"no certificate": {Options{Listen: []string{"127.0.0.1:0"}, CertFile: "/nowhere/c", KeyFile: "/nowhere/k"}, "/nowhere/c", fault.Other},
@@ -215,6 +215,34 @@ func TestShutdownCutsOff(t *testing.T) {
 	}
 	if !strings.Contains(s.logged.String(), "cut off") {
 		t.Error("the log does not tell")
+	}
+}
+
+// TestSilentConnectionsAreClosed: those on which nothing was asked, also such as come late.
+func TestSilentConnectionsAreClosed(t *testing.T) {
+	var s silent
+	closed := func(state http.ConnState) bool {
+		t.Helper()
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		s.state(ours, http.StateNew)
+		if state != http.StateNew {
+			s.state(ours, state)
+		}
+		s.close()
+		err := ours.SetDeadline(time.Time{}) // only a closed one fails
+		ours.Close()
+		return err != nil
+	}
+	if closed(http.StateActive) {
+		t.Error("one that was asked on is closed")
+	}
+	s.closed, s.conns = false, nil
+	if !closed(http.StateNew) {
+		t.Error("a silent one stays open")
+	}
+	if !closed(http.StateNew) { // s is closed by now
+		t.Error("one that came late stays open")
 	}
 }
 

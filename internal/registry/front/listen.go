@@ -35,9 +35,10 @@ func listen(ctx context.Context, o Options) ([]net.Listener, error) {
 func cannotListen(address string, err error) error {
 	var wrong *net.AddrError
 	if errors.As(err, &wrong) {
-		return fault.Wrap(fault.Usage, err, "cannot listen on %q", address).Advise("Name an address and a port: 127.0.0.1:5000, or :5000 for all addresses.")
+		return fault.Wrap(fault.Usage, err, "cannot listen at %s", address).Advise("Name an address and a port: 127.0.0.1:5000, or :5000 for all addresses.")
 	}
-	return fault.Wrap(fault.Other, err, "cannot listen on %s", address)
+	return fault.Wrap(fault.Other, err, "cannot listen at %s", address).
+		Advise("Another program may be there already: choose another port with --listen.")
 }
 
 // mayListen refuses what is open to others and not said to be.
@@ -55,8 +56,8 @@ func mayListen(address string, bound net.Addr, o Options) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	return fault.New(fault.Refused, "other machines could reach %s, without %s", address, strings.Join(missing, " and without ")).
-		Advise("Give %s, listen on 127.0.0.1, or say --insecure-listen where the network is trusted.", strings.Join(do, ", and "))
+	return fault.New(fault.Usage, "%s can be reached from other machines, without %s", address, strings.Join(missing, " and without ")).
+		Advise("Give %s, listen at 127.0.0.1 or [::1], or say --insecure-listen where the network is trusted.", strings.Join(do, ", and "))
 }
 
 // onLoopback reports whether only this machine can reach an address. An unspecified

@@ -42,16 +42,16 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		`dogestry_requests_total{method="GET",route="manifest",code="404"} 20`,
-		`dogestry_requests_total{method="HEAD",route="blob",code="200"} 20`,
-		`dogestry_requests_total{method="PATCH",route="upload",code="200"} 20`,
+		`dogestry_requests_total{method="GET",route="manifests",code="404"} 20`,
+		`dogestry_requests_total{method="HEAD",route="blobs",code="200"} 20`,
+		`dogestry_requests_total{method="PATCH",route="uploads",code="200"} 20`,
 		`dogestry_requests_total{method="other",route="other",code="200"} 20`,
 		`dogestry_requests_total{method="GET",route="page",code="404"} 20`,
-		`dogestry_received_bytes_total{route="upload"} 60`,
-		`dogestry_sent_bytes_total{route="manifest"} 100`,
-		`dogestry_sent_bytes_total{route="blob"} 0`,
-		`dogestry_request_duration_seconds_bucket{route="manifest",le="+Inf"} 20`,
-		`dogestry_request_duration_seconds_count{route="manifest"} 20`,
+		`dogestry_received_bytes_total{route="uploads"} 60`,
+		`dogestry_sent_bytes_total{route="manifests"} 100`,
+		`dogestry_sent_bytes_total{route="blobs"} 0`,
+		`dogestry_request_duration_seconds_bucket{route="manifests",le="+Inf"} 20`,
+		`dogestry_request_duration_seconds_count{route="manifests"} 20`,
 		`dogestry_requests_in_flight 1`,
 		`dogestry_damaged_reads_total 1`,
 	} {

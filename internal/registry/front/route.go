@@ -13,10 +13,10 @@ const (
 	baseRoute      route = "base"
 	catalogRoute   route = "catalog"
 	tagsRoute      route = "tags"
-	manifestRoute  route = "manifest"
+	manifestRoute  route = "manifests"
 	referrersRoute route = "referrers"
-	blobRoute      route = "blob"
-	uploadRoute    route = "upload"
+	blobRoute      route = "blobs"
+	uploadRoute    route = "uploads"
 	otherRoute     route = "other" // what the registry has to refuse
 )
 

@@ -30,6 +30,7 @@ func (f *front) serve(ctx context.Context, listeners []net.Listener, cert *certi
 		MaxHeaderBytes:    maxHeader,
 		Protocols:         only1,
 		BaseContext:       func(net.Listener) context.Context { return handling },
+		ConnState:         f.silent.state,
 		ErrorLog:          slog.NewLogLogger(f.o.Log.Handler(), slog.LevelDebug),
 	}
 	if cert != nil {
@@ -66,12 +67,48 @@ func (f *front) serve(ctx context.Context, listeners []net.Listener, cert *certi
 func (f *front) stop(server *http.Server, cut context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(context.Background(), f.o.Grace)
 	defer cancel()
+	f.silent.close()
 	if server.Shutdown(ctx) != nil {
 		f.o.Log.Warn("requests that did not end in time are cut off", "requests", f.o.Metrics.inFlight())
 	}
 	cut()
 	_ = server.Close() // of connections alone: the listeners are closed
 	f.running.wait()
+}
+
+// silent are connections on which nothing was asked yet. Shutdown would wait five
+// seconds for each, and clients open some that they do not use.
+type silent struct {
+	mu     sync.Mutex
+	conns  map[net.Conn]struct{}
+	closed bool
+}
+
+// state is for http.Server.
+func (s *silent) state(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case state != http.StateNew:
+		delete(s.conns, c)
+	case s.closed:
+		_ = c.Close()
+	default:
+		if s.conns == nil {
+			s.conns = map[net.Conn]struct{}{}
+		}
+		s.conns[c] = struct{}{}
+	}
+}
+
+// close closes them, and from now on those that come.
+func (s *silent) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for c := range s.conns {
+		_ = c.Close()
+	}
 }
 
 // running counts handlers. Unlike a sync.WaitGroup it may be waited for while others begin.
