@@ -48,6 +48,7 @@ var rules = []rule{
 	{"engine/*", []string{"image"}},
 	{"remote", []string{"image", "fault"}},
 	{"registry/front", []string{"image", "fault"}},
+	{"registry/page", []string{"catalog", "remote", "image", "fault"}},
 	{"storage/probe", []string{"storage"}},
 	{"storage/*", []string{"storage", "fault"}},
 	{"storage", nil},

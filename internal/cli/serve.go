@@ -13,6 +13,7 @@ import (
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/original"
 	"github.com/dogestry/dogestry/internal/registry/front"
+	"github.com/dogestry/dogestry/internal/registry/page"
 	"github.com/dogestry/dogestry/internal/registry/server"
 )
 
@@ -70,16 +71,19 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 		return err
 	}
 	a.frontLogs(&fo, o.front)
-	handler, err := a.registry(ctx, name, o, fo.Metrics)
+	handler, people, err := a.registry(ctx, name, o, fo.Metrics)
 	if err != nil {
 		return err
+	}
+	if !o.front.noPage {
+		fo.Page = people
 	}
 	fo.Ready = func(urls []string) { a.printServing(name, urls) }
 	return front.Serve(ctx, handler, fo)
 }
 
-// registry returns the handler of a remote's images.
-func (a *app) registry(ctx context.Context, name string, o serving, metrics *front.Metrics) (http.Handler, error) {
+// registry returns the handlers of a remote's images: for clients, and for people.
+func (a *app) registry(ctx context.Context, name string, o serving, metrics *front.Metrics) (registry, people http.Handler, err error) {
 	a.noWait = true // a client that would have to wait is told to come again
 	mode := toRead
 	if o.writable {
@@ -87,7 +91,7 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 	}
 	in, err := a.openRemote(ctx, name, mode, o.codec)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	log := a.serveLog()
 	so := server.Options{Besides: in, Log: log, Damage: func(error) { metrics.Damaged() }}
@@ -101,7 +105,8 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 	for _, m := range o.mirrors {
 		so.Mirrors = append(so.Mirrors, server.Registry(m))
 	}
-	return server.New(so), nil
+	people = page.New(page.Options{Remote: name, Source: in, ManifestOf: in.ManifestOf, Log: log})
+	return server.New(so), people, nil
 }
 
 // serveLog returns the logger of what runs until it is stopped: what goes wrong is

@@ -17,6 +17,7 @@ type fronting struct {
 	front.Options
 	maxBlob   blobSize
 	accessLog string // text, json or off
+	noPage    bool
 }
 
 // flags adds them to the command.
@@ -35,6 +36,7 @@ func (f *fronting) flags(c *cobra.Command) {
 	s.Var(&f.maxBlob, "max-blob-size", "how large a blob may be that a client pushes")
 	s.DurationVar(&f.Stall, "stall-timeout", front.DefaultStall, "when a connection is cut off on which nothing moves")
 	s.DurationVar(&f.Grace, "shutdown-grace", front.DefaultGrace, "how long requests may go on once the program is to end")
+	s.BoolVar(&f.noPage, "no-page", false, "show no web page at /")
 	s.StringVar(&f.accessLog, "access-log", "text", "how each request is told on stderr: text, json or off; --quiet is off")
 }
 
