@@ -145,7 +145,7 @@ func (p *Page) failed(w http.ResponseWriter, r *http.Request, err error) {
 		p.fail(w, r, http.StatusNotFound, "There is no such image here. It may have been removed.")
 	case fault.Is(err, fault.Damaged):
 		p.o.Log.Error("a page shows damage", "path", r.URL.Path, "error", err)
-		p.fail(w, r, http.StatusInternalServerError, "This image is damaged or incomplete. `dogestry verify` says what is wrong with it.")
+		p.fail(w, r, http.StatusInternalServerError, "This image is damaged or incomplete. The command dogestry verify says what is wrong with it.")
 	case errors.Is(err, context.DeadlineExceeded):
 		p.fail(w, r, http.StatusServiceUnavailable, "The remote takes too long to answer. Try again in a moment.")
 	default:
