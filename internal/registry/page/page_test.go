@@ -273,6 +273,7 @@ func TestManyTags(t *testing.T) {
 	check("/repositories/big/one?page=5", perPage, ">v49</a>", ">v0</a>", "Page 5 of 5")
 	check("/repositories/big/one?filter=v44", perPage, ">v449</a>", ">v44</a>")
 	check("/repositories/big/one?tag=v449", compared+1, "and 197 more", "Compared with 200 of 10449 other tags")
+	check("/repositories/big/one?tag=v0", compared+1, "Compared with 200 of 10449 other tags")
 	check("/repositories/team/app-007?tag=7", compared+1, "Compared with 200 of 10449 other tags")
 	if n := m.listings.Load(); n > 1 && time.Since(began) < fresh {
 		t.Errorf("the tags were listed %d times", n)
