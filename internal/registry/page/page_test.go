@@ -125,6 +125,9 @@ func TestHost(t *testing.T) {
 			t.Errorf("host %q is shown: %v", host, got)
 		}
 	}
+	if body := wants(t, p, "/repositories/localhost:5000/team/myapp?tag=V2", "dogestry pull"); strings.Contains(body, "docker pull") {
+		t.Error("a name with a port is to be pulled by docker")
+	}
 }
 
 // TestFormat1 shows images by the original dogestry without reading their layers.

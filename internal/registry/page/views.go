@@ -135,7 +135,7 @@ func (p *Page) repository(ctx context.Context, repository string, ask asked) (*r
 type imageView struct {
 	Reference        image.Reference
 	RepositoryLink   string
-	Host, Remote     string // Host is empty where the browser told none that makes sense
+	Host, Remote     string // Host is empty where no registry client can ask here
 	Digest           string // by which registry clients pull it; may be empty
 	ID, Platform     string
 	Format           string
@@ -176,10 +176,13 @@ func (p *Page) image(ctx context.Context, ref image.Reference, host string) (*im
 		return nil, err
 	}
 	v := &imageView{
-		Reference: ref, RepositoryLink: linkTo(ref.Repository), Host: sensible(host), Remote: p.o.Remote,
+		Reference: ref, RepositoryLink: linkTo(ref.Repository), Remote: p.o.Remote,
 		Digest: p.digest(ctx, d), ID: d.ID.String(), Platform: d.Platform, Format: d.Format,
 		Created: ageOf(d.Created), Size: size(d.Size), Stored: size(d.Stored),
 		Platforms: d.Index, Compared: len(near), Others: max(0, len(all.tags)-1),
+	}
+	if !strings.Contains(ref.Repository, ":") { // behind a host no name has a port
+		v.Host = sensible(host)
 	}
 	for _, t := range all.of(ref.Repository) {
 		if t.Reference == ref {
