@@ -12,6 +12,14 @@ LIST_ENGINES = go test -count=1 -run '^TestKindsOnThisMachine$$' -v ./internal/e
 build: ## build bin/dogestry, static
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/dogestry/dogestry/internal/cli.Version=$(VERSION)" -o bin/dogestry ./cmd/dogestry
 
+IMAGE ?= dogestry:$(VERSION)
+
+.PHONY: image
+image: ## a container image of dogestry, without a network; IMAGE=name:tag chooses its name
+	script/bootstrap engine
+	CGO_ENABLED=0 GOOS=linux $(MAKE) --no-print-directory build
+	script/image $(IMAGE)
+
 .PHONY: demo
 demo: ## the whole journey on a small real image
 	script/bootstrap demo

@@ -27,7 +27,7 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "registry/client", "registry/server", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
+		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "registry/client", "registry/server", "registry/front", "registry/page", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
 	}},
 	{"cli/progress", []string{"transfer"}},
 	{"config", []string{"fault"}},
@@ -48,6 +48,8 @@ var rules = []rule{
 	{"engine", []string{"engine/layerstore", "engine/contentstore", "image", "fault"}},
 	{"engine/*", []string{"image"}},
 	{"remote", []string{"image", "fault"}},
+	{"registry/front", []string{"image", "fault"}},
+	{"registry/page", []string{"catalog", "remote", "image", "fault"}},
 	{"storage/probe", []string{"storage"}},
 	{"storage/*", []string{"storage", "throttle", "fault"}},
 	{"throttle", nil},

@@ -32,7 +32,13 @@ type Image struct {
 // Catalog reads a remote. It is safe for concurrent use.
 type Catalog struct {
 	source remote.Source
-	cache  *listed
+	cache  rememberer // nil where nothing is remembered
+}
+
+// rememberer keeps what lists remember, from one to the next.
+type rememberer interface {
+	load() memory // nobody changes what it returns
+	store(memory)
 }
 
 // New returns a catalog of source that remembers nothing.
@@ -50,6 +56,14 @@ func Cached(source remote.Source, dir, name string, log *slog.Logger) *Catalog {
 	if dir != "" {
 		c.cache = openCache(dir, name, log)
 	}
+	return c
+}
+
+// Recent returns a catalog of source that remembers in memory what it has read, a
+// bounded number of images: for a process that is asked again and again.
+func Recent(source remote.Source) *Catalog {
+	c := New(source)
+	c.cache = &recent{}
 	return c
 }
 
@@ -79,13 +93,27 @@ type Layer struct {
 // Inspect returns all about the image that ref names. It reads every tag of
 // the remote, to tell what is shared; of a registry it tells nothing of that.
 func (c *Catalog) Inspect(ctx context.Context, ref image.Reference) (*Details, error) {
+	return c.inspect(ctx, ref, func() ([]Image, error) {
+		if _, apart := c.source.(remote.Repositories); apart {
+			return nil, nil // a registry shares blobs, and tells nobody; to read all of it takes too long
+		}
+		return c.List(ctx, "")
+	})
+}
+
+// InspectAmong is Inspect that looks only at these tags to tell what is shared.
+func (c *Catalog) InspectAmong(ctx context.Context, ref image.Reference, tags []remote.Tag) (*Details, error) {
+	return c.inspect(ctx, ref, func() ([]Image, error) { return c.Some(ctx, tags) })
+}
+
+func (c *Catalog) inspect(ctx context.Context, ref image.Reference, others func() ([]Image, error)) (*Details, error) {
 	id, err := c.source.Resolve(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	tree, err := readTree(ctx, c.source, id)
 	if errors.Is(err, remote.ErrOriginal) {
-		return c.inspectOld(ctx, ref, id, err)
+		return c.inspectOld(ctx, ref, id, err, others)
 	}
 	if err != nil {
 		return nil, err
@@ -96,10 +124,11 @@ func (c *Catalog) Inspect(ctx context.Context, ref image.Reference) (*Details, e
 	}
 	s := summarize(tree)
 	row := Image{Reference: ref, ID: id, Created: s.Created, Platform: s.Platform, layers: s.Layers}
-	shared, err := c.sharing(ctx, row)
+	all, err := others()
 	if err != nil {
 		return nil, err
 	}
+	shared := sharing(row, all)
 	d := &Details{Layers: []Layer{}, Index: index(tree)}
 	if config := firstImage(tree); config != nil {
 		d.History, d.Config = config.History, config.Run
@@ -117,18 +146,11 @@ func (c *Catalog) Inspect(ctx context.Context, ref image.Reference) (*Details, e
 	return d, nil
 }
 
-// sharing returns for each layer of row the other tags that have it.
-func (c *Catalog) sharing(ctx context.Context, row Image) (map[image.Digest][]image.Reference, error) {
+// sharing returns for each layer of row those of other tags that have it.
+func sharing(row Image, all []Image) map[image.Digest][]image.Reference {
 	shared := map[image.Digest][]image.Reference{}
 	for _, d := range row.layers {
 		shared[d] = []image.Reference{}
-	}
-	if _, apart := c.source.(remote.Repositories); apart {
-		return shared, nil // a registry shares blobs, and tells nobody; to read all of it takes too long
-	}
-	all, err := c.List(ctx, "")
-	if err != nil {
-		return nil, err
 	}
 	for _, other := range all {
 		if other.Damage != "" || other.Reference == row.Reference {
@@ -140,7 +162,7 @@ func (c *Catalog) sharing(ctx context.Context, row Image) (map[image.Digest][]im
 			}
 		}
 	}
-	return shared, nil
+	return shared
 }
 
 // lasting reports whether err is about the image and not about the way to it.

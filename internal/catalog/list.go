@@ -40,10 +40,7 @@ func (c *Catalog) list(ctx context.Context, repository string) ([]Image, map[ima
 		versions = versions || tag.Version != ""
 	}
 	slices.SortFunc(tags, func(a, b remote.Tag) int { return a.Reference.Compare(b.Reference) })
-	l := &listing{source: c.source, originals: originalsOf(c.source), versions: versions && c.cache != nil, memory: newMemory()}
-	if c.cache != nil {
-		l.known = c.cache.load()
-	}
+	l := c.listing(versions)
 	rows, err := l.rows(ctx, tags)
 	if err != nil {
 		return nil, nil, err
@@ -59,7 +56,33 @@ func (c *Catalog) list(ctx context.Context, repository string) ([]Image, map[ima
 	return rows, l.layers, ctx.Err()
 }
 
-// listing is one List on its way.
+// Some returns what these tags name, in their order: List for who has asked which
+// tags there are. One that is gone meanwhile is left out.
+func (c *Catalog) Some(ctx context.Context, tags []remote.Tag) ([]Image, error) {
+	l := c.listing(slices.ContainsFunc(tags, func(t remote.Tag) bool { return t.Version != "" }))
+	rows, err := l.rows(ctx, tags)
+	if err != nil {
+		return nil, err
+	}
+	if c.cache != nil {
+		l.memory.addAll(l.known)
+		if !l.memory.equal(l.known) {
+			c.cache.store(l.memory)
+		}
+	}
+	return rows, ctx.Err()
+}
+
+// listing begins a list of tags, which have versions or not.
+func (c *Catalog) listing(versions bool) *listing {
+	l := &listing{source: c.source, originals: originalsOf(c.source), versions: versions && c.cache != nil, memory: newMemory()}
+	if c.cache != nil {
+		l.known = c.cache.load()
+	}
+	return l
+}
+
+// listing is one list on its way.
 type listing struct {
 	source    remote.Source
 	originals *original.Reader // nil where source has none

@@ -3,6 +3,7 @@ package catalog
 import (
 	"maps"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dogestry/dogestry/internal/image"
@@ -99,4 +100,45 @@ func (m memory) keepOthers(known memory, repository string) {
 			}
 		}
 	}
+}
+
+// addAll adds what m does not have of known.
+func (m memory) addAll(known memory) {
+	add(m.Tags, known.Tags)
+	add(m.Images, known.Images)
+	add(m.Layers, known.Layers)
+}
+
+func add[K comparable, V any](m, more map[K]V) {
+	for k, v := range more {
+		if _, ok := m[k]; !ok {
+			m[k] = v
+		}
+	}
+}
+
+// maxRecent bounds the tags, images and layers that are remembered in memory: some 20 MB.
+const maxRecent = 64 << 10
+
+// recent is a memory of the running process.
+type recent struct {
+	mu  sync.Mutex
+	now memory
+}
+
+func (r *recent) load() memory {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.now
+}
+
+// store remembers m instead of what was remembered before; nothing where it is too much,
+// so that what is of no use any more goes.
+func (r *recent) store(m memory) {
+	if len(m.Tags)+len(m.Images)+len(m.Layers) > maxRecent {
+		m = memory{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now = m
 }

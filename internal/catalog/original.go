@@ -72,17 +72,18 @@ func (l *listing) fillOld(row *Image, old *oldImage) {
 }
 
 // inspectOld is Inspect of an image of format 1.0.
-func (c *Catalog) inspectOld(ctx context.Context, ref image.Reference, id image.ID, found error) (*Details, error) {
+func (c *Catalog) inspectOld(ctx context.Context, ref image.Reference, id image.ID, found error, others func() ([]Image, error)) (*Details, error) {
 	old, err := readOld(ctx, c.source, originalsOf(c.source), id, found)
 	if err != nil {
 		return nil, err
 	}
 	row := Image{Reference: ref, ID: id}
 	(&listing{layers: map[image.Digest]remote.Layer{}}).fillOld(&row, old)
-	shared, err := c.sharing(ctx, row)
+	all, err := others()
 	if err != nil {
 		return nil, err
 	}
+	shared := sharing(row, all)
 	d := &Details{Image: row, Layers: []Layer{}, History: old.History(), Config: old.config}
 	for _, l := range old.layers {
 		d.Layers = append(d.Layers, Layer{Layer: l, Shared: shared[l.Digest]})

@@ -2,27 +2,28 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"time"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/original"
+	"github.com/dogestry/dogestry/internal/registry/front"
+	"github.com/dogestry/dogestry/internal/registry/page"
 	"github.com/dogestry/dogestry/internal/registry/server"
 )
 
 // serving is what the flags of serve say.
 type serving struct {
-	listen   string   // host:port
 	writable bool     // clients may push and delete
 	mirrors  []string // registries in whose place it answers
 	codec    codec.Codec
+
+	front fronting // what stands before it
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -36,10 +37,12 @@ func (a *app) serveCommand() *cobra.Command {
 others pull from it, and with --writable push to it. Nothing is kept besides, and
 several may serve one remote.
 
-It listens on this machine alone. An interrupt lets running requests end.`,
+It listens on this machine alone, unless there are TLS and login. An interrupt lets
+running requests end. docs/serve-operations.md has more.`,
 		Example: `  dogestry serve /srv/images
   dogestry serve s3://bucket/images --writable --listen 127.0.0.1:5000
-  dogestry serve /srv/images --mirror-of docker.io`,
+  dogestry serve /srv/images --mirror-of docker.io
+  dogestry serve /srv/images --listen :443 --tls-cert cert.pem --tls-key key.pem --htpasswd users`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if o.codec, err = codec.ByName(compression); err != nil {
@@ -51,11 +54,11 @@ It listens on this machine alone. An interrupt lets running requests end.`,
 			return a.serve(c.Context(), args[0], o)
 		},
 	}
-	c.Flags().StringVar(&o.listen, "listen", "127.0.0.1:5000", "`ADDRESS:PORT` to listen at; port 0 is any that is free")
 	c.Flags().BoolVar(&o.writable, "writable", false, "let clients push and delete, too")
 	c.Flags().BoolVar(&readOnly, "read-only", false, "let clients pull alone, which is the default")
 	c.Flags().StringVar(&compression, "compression", codec.LZ4.Name(), "how layers are stored that come uncompressed: lz4, zstd or none")
 	c.Flags().StringSliceVar(&o.mirrors, "mirror-of", nil, "answer also where an engine asks for images of this `REGISTRY`, such as docker.io")
+	o.front.flags(c)
 	return c
 }
 
@@ -63,20 +66,24 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 	if err := checkRemote(name); err != nil {
 		return err
 	}
-	handler, err := a.registry(ctx, name, o)
+	fo, err := o.front.options(o.writable)
 	if err != nil {
 		return err
 	}
-	listener, err := listenOnLoopback(ctx, o.listen)
+	a.frontLogs(&fo, o.front)
+	handler, people, err := a.registry(ctx, name, o, fo.Metrics)
 	if err != nil {
 		return err
 	}
-	a.printServing(name, listener.Addr().String())
-	return serveUntil(ctx, listener, handler, a.log())
+	if !o.front.noPage {
+		fo.Page = people
+	}
+	fo.Ready = func(urls []string) { a.printServing(name, urls) }
+	return front.Serve(ctx, handler, fo)
 }
 
-// registry returns the handler of a remote's images.
-func (a *app) registry(ctx context.Context, name string, o serving) (http.Handler, error) {
+// registry returns the handlers of a remote's images: for clients, and for people.
+func (a *app) registry(ctx context.Context, name string, o serving, metrics *front.Metrics) (registry, people http.Handler, err error) {
 	a.noWait = true // a client that would have to wait is told to come again
 	mode := toRead
 	if o.writable {
@@ -84,10 +91,10 @@ func (a *app) registry(ctx context.Context, name string, o serving) (http.Handle
 	}
 	in, err := a.openRemote(ctx, name, mode, o.codec)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	log := a.serveLog()
-	so := server.Options{Besides: in, Log: log}
+	so := server.Options{Besides: in, Log: log, Damage: func(error) { metrics.Damaged() }}
 	so.From = original.New(in, original.Options{
 		Name: name, Log: a.log(), CacheDir: cacheDir(), Key: canonical(name),
 		Warn: func(line string) { log.Warn(line) },
@@ -99,7 +106,8 @@ func (a *app) registry(ctx context.Context, name string, o serving) (http.Handle
 	for _, m := range o.mirrors {
 		so.Mirrors = append(so.Mirrors, server.Registry(m))
 	}
-	return server.New(so), nil
+	people = page.New(page.Options{Remote: name, Source: in, ManifestOf: in.ManifestOf, Log: log})
+	return server.New(so), people, nil
 }
 
 // serveLog returns the logger of what runs until it is stopped: what goes wrong is
@@ -112,54 +120,16 @@ func (a *app) serveLog() *slog.Logger {
 }
 
 // printServing says where clients find the images.
-func (a *app) printServing(name, address string) {
+func (a *app) printServing(name string, urls []string) {
+	_, address, _ := strings.Cut(urls[0], "://")
 	if a.json {
-		a.printJSON(map[string]any{"remote": name, "address": address})
+		a.printJSON(map[string]any{"remote": name, "address": address, "urls": urls})
 		return
 	}
-	fmt.Fprintf(a.out, "serving %s at http://%s\n", name, address)
+	for _, url := range urls {
+		fmt.Fprintf(a.out, "serving %s at %s\n", name, url)
+	}
 	if !a.quiet {
 		fmt.Fprintf(a.errOut, "pull with: docker pull %s/REPOSITORY:TAG\n", address)
 	}
-}
-
-// listenOnLoopback listens where nobody but this machine can ask.
-func listenOnLoopback(ctx context.Context, address string) (net.Listener, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fault.Wrap(fault.Other, err, "cannot listen at %s", address).
-			Advise("Another program may be there already: choose another port with --listen.")
-	}
-	if at, ok := listener.Addr().(*net.TCPAddr); !ok || !at.IP.IsLoopback() {
-		return nil, errors.Join(fault.New(fault.Usage, "%s can be reached from other machines", address).
-			Advise("Listen at 127.0.0.1 or [::1]: nobody has to log in here."), listener.Close())
-	}
-	return listener, nil
-}
-
-const (
-	// stopTime is how long requests may go on once the program is to end.
-	stopTime = 10 * time.Second
-	// headerTime is how long a client may take to say what it wants.
-	headerTime = 30 * time.Second
-)
-
-// serveUntil answers requests until ctx ends, and then those that have begun.
-func serveUntil(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
-	s := &http.Server{Handler: handler, ReadHeaderTimeout: headerTime, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(listener) }()
-	select {
-	case err := <-ended:
-		return fault.Wrap(fault.Other, err, "cannot go on serving at %s", listener.Addr())
-	case <-ctx.Done():
-	}
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
-	defer cancel()
-	err := s.Shutdown(late)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = s.Close() // the connections that are left break
-	}
-	<-ended
-	return err
 }
