@@ -27,7 +27,7 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "image", "fault",
+		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "sealed", "image", "fault",
 	}},
 	{"cli/progress", []string{"transfer"}},
 	{"config", []string{"fault"}},
@@ -43,14 +43,15 @@ var rules = []rule{
 	{"layout", []string{"remote", "storage", "codec", "image", "fault"}},
 	{"dockerarchive", []string{"layout", "remote", "storage", "codec", "image", "fault"}},
 	{"lease", []string{"storage", "image"}},
-	{"engine", []string{"engine/layerstore", "engine/contentstore", "image", "fault"}},
+	{"engine", []string{"engine/layerstore", "engine/contentstore", "sealed", "image", "fault"}},
 	{"engine/*", []string{"image"}},
 	{"remote", []string{"image", "fault"}},
 	{"storage/probe", []string{"storage"}},
-	{"storage/*", []string{"storage", "fault"}},
+	{"storage/*", []string{"storage", "sealed", "fault"}},
 	{"storage", nil},
 	{"codec", nil},
 	{"cache", []string{"image"}},
+	{"sealed", []string{"fault"}},
 	{"image", nil},
 	{"fault", nil},
 
