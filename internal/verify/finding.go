@@ -79,7 +79,9 @@ func (c cure) isZero() bool {
 }
 
 // hides reports whether it is not known what the object names.
-func (f *finding) hides() bool { return f.Problem != Outside && f.cure.layer.Digest.IsZero() && f.cure.config == nil }
+func (f *finding) hides() bool {
+	return f.Problem != Outside && f.cure.layer.Digest.IsZero() && f.cure.config == nil
+}
 
 // told is the finding as it is reported.
 func (f *finding) told() Finding {

@@ -70,7 +70,9 @@ type Report struct {
 func (r *Report) Left() int { return r.count(func(Finding) bool { return true }) }
 
 // LeftOf returns how many of them have a problem.
-func (r *Report) LeftOf(p Problem) int { return r.count(func(f Finding) bool { return f.Problem == p }) }
+func (r *Report) LeftOf(p Problem) int {
+	return r.count(func(f Finding) bool { return f.Problem == p })
+}
 
 func (r *Report) count(is func(Finding) bool) (n int) {
 	for _, f := range r.Findings {
