@@ -31,6 +31,7 @@ var ways = map[string][]string{
 // sealedFiles are those that may use them, and why that goes by the seal.
 var sealedFiles = map[string]string{
 	"internal/sealed/sealed.go":     "is the seal",
+	"internal/sealed/proxy.go":      "dials by a seal of its own",
 	"internal/engine/engine.go":     "makes a transport, whose dialer sealedDial replaces",
 	"internal/engine/sealed.go":     "dials by the seal",
 	"internal/storage/s3/sealed.go": "is given to the SDK by way of the seal",

@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/sealed"
+)
+
+// gating is what the flags of serve say about the proxy that is an engine's only way out.
+type gating struct {
+	listen string   // host:port; empty for none
+	allow  []string // what it lets through besides the registry
+}
+
+func (g *gating) flags(c *cobra.Command) {
+	c.Flags().StringVar(&g.listen, "deny-proxy", "", "with --sealed: an engine's proxy at `ADDRESS:PORT`, which refuses everything but this registry")
+	c.Flags().StringSliceVar(&g.allow, "proxy-allow", nil, "let that proxy through to `HOST:PORT`, too")
+}
+
+// check refuses what makes no sense.
+func (a *app) checkGating(g gating) error {
+	switch {
+	case g.listen == "" && len(g.allow) > 0:
+		return fault.New(fault.Usage, "--proxy-allow is for --deny-proxy, and that is missing")
+	case g.listen != "" && !a.sealed:
+		return fault.New(fault.Usage, "--deny-proxy is for --sealed, and that is missing")
+	}
+	for _, address := range g.allow {
+		if err := sealed.CheckAddress(address); err != nil {
+			return fault.New(fault.Usage, "--proxy-allow: %s", err)
+		}
+	}
+	return nil
+}
+
+// beside runs serve, and where it is asked for the proxy beside it, which lets
+// clients through to the registry. When one of them ends, so does the other.
+func (a *app) beside(ctx context.Context, g gating, registry net.Addr, serve func(context.Context) error) error {
+	if g.listen == "" {
+		return serve(ctx)
+	}
+	allowed, err := sealed.New(sealed.Options{From: "--deny-proxy", Allow: append([]string{registry.String()}, g.allow...)})
+	if err != nil {
+		return err
+	}
+	listener, err := listenOnLoopback(ctx, g.listen)
+	if err != nil {
+		return err
+	}
+	if !a.json {
+		fmt.Fprintf(a.out, "denying everything else at http://%s\n", listener.Addr())
+	}
+	if !a.quiet {
+		fmt.Fprintln(a.errOut, "see what the engine has to be told: dogestry seal")
+	}
+	both, bctx := errgroup.WithContext(ctx)
+	stop, end := context.WithCancel(bctx)
+	both.Go(func() error {
+		defer end()
+		return serve(stop)
+	})
+	both.Go(func() error {
+		if err := sealed.NewGate(allowed, a.serveLog()).Serve(stop, listener); err != nil {
+			return fault.Wrap(fault.Other, err, "cannot go on denying at %s", listener.Addr())
+		}
+		return nil
+	})
+	err = both.Wait()
+	end()
+	return err
+}
