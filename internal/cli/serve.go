@@ -105,7 +105,7 @@ func (a *app) registry(ctx context.Context, name string, o serving) (http.Handle
 	for _, m := range o.mirrors {
 		so.Mirrors = append(so.Mirrors, server.Registry(m))
 	}
-	return server.New(so), nil
+	return a.sealedMirror(server.New(so), o.mirrors), nil
 }
 
 // serveLog returns the logger of what runs until it is stopped: what goes wrong is

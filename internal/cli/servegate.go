@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -37,6 +38,15 @@ func (a *app) checkGating(g gating) error {
 		}
 	}
 	return nil
+}
+
+// sealedMirror lets a registry that stands for others refuse what it does not have,
+// where dogestry is sealed.
+func (a *app) sealedMirror(registry http.Handler, mirrors []string) http.Handler {
+	if !a.sealed || len(mirrors) == 0 {
+		return registry
+	}
+	return sealed.Mirror(registry)
 }
 
 // beside runs serve, and where it is asked for the proxy beside it, which lets

@@ -20,11 +20,13 @@ import (
 )
 
 // Namespace is a network namespace of its own: a loopback device, and a way to everywhere else that leads to this process,
-// which notes each packet and answers none. Its methods may be called from several goroutines.
+// which notes each packet and answers none. Its name servers note each query, and know no name. Its methods may be called from several goroutines.
 type Namespace struct {
 	path string
 	out  *os.File // what leaves
 	done chan struct{}
+
+	names names
 
 	mu      sync.Mutex
 	arrived *sync.Cond // another packet, or the end
@@ -82,7 +84,7 @@ func newNamespace() (n *Namespace, err error) {
 			return n, fmt.Errorf("ip %s: %w: %s", args, err, out)
 		}
 	}
-	return n, nil
+	return n, n.listenForNames()
 }
 
 // open makes the device by which everything leaves. It runs in the namespace.
@@ -142,8 +144,8 @@ func describe(p []byte) string {
 	return fmt.Sprintf("%s %s:%d", kind, to, int(ports[2])<<8|int(ports[3]))
 }
 
-// Left returns where packets went that left the namespace, each once, in the order of their first ones. What was sent before
-// it was called is in it.
+// Left returns where packets went that left the namespace, and names that were asked for, each once, in the order of their
+// first ones. What was sent before it was called is in it.
 func (n *Namespace) Left() []string {
 	// A packet of our own comes behind all others.
 	const last = "udp 198.18.214.77:7"
@@ -231,6 +233,7 @@ func (n *Namespace) within(f func() error) error {
 // remove removes the namespace, once nothing in it runs any more.
 func (n *Namespace) remove() error {
 	var err error
+	n.names.close()
 	if n.out != nil {
 		err = n.out.Close()
 		<-n.done

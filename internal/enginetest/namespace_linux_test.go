@@ -26,7 +26,11 @@ func TestNamespace(t *testing.T) {
 		t.Errorf("%q left", left)
 	}
 	run("echo x >/dev/udp/192.0.2.1/53; echo y >/dev/udp/192.0.2.1/53")
+	run("getent hosts registry.example || true")
 	left := n.Left()
+	if !slices.Contains(left, "a query for registry.example") {
+		t.Errorf("%q left, and no query", left)
+	}
 	if !slices.Contains(left, "udp 192.0.2.1:53") {
 		t.Errorf("%q left", left)
 	}
