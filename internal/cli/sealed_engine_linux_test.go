@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/dogestry/dogestry/internal/enginetest"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/sealed"
 )
 
 // TestSealedEngine has engines of all kinds whose only way out is the proxy of serve,
@@ -26,8 +29,13 @@ func TestSealedEngine(t *testing.T) {
 		registry, proxy := serveSealed(t, n, remote)
 		o := k.Options
 		o.Namespace = n
-		o.Args = append(o.Args, "--registry-mirror", "http://"+registry)
-		o.Env = append(o.Env, "HTTP_PROXY=http://"+proxy, "HTTPS_PROXY=http://"+proxy)
+		files := filesOf(t, registry, proxy)
+		if o.Config = files[0].Content; k.Bin == "" { // Docker 20
+			o.Config = files[1].Content
+			for _, m := range regexp.MustCompile(`"([A-Z_]+=[^"]*)"`).FindAllStringSubmatch(files[2].Content, -1) {
+				o.Env = append(o.Env, m[1])
+			}
+		}
 		e := enginetest.StartFor(t, o)
 		dir := t.TempDir()
 		build := func(base string) error {
@@ -42,7 +50,9 @@ func TestSealedEngine(t *testing.T) {
 		}
 		ways := map[string]error{"build": build("debian:bookworm")}
 		for _, args := range [][]string{
-			{"pull", "debian:bookworm"}, {"run", "--network", "none", "alpine"}, {"push", "built:1"},
+			{"pull", "debian:bookworm"},
+			{"run", "--network", "none", "alpine"},
+			{"push", "built:1"},
 			{"pull", "192.0.2.9/x:1"}, // an engine looks up the names of others than docker.io
 		} {
 			_, err := e.Docker(t.Context(), nil, args...)
@@ -53,13 +63,20 @@ func TestSealedEngine(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
+		check := []string{"seal", "--check", "--engine", e.Host, "--registry", registry, "--proxy", proxy}
+		mainWants(t, 0, check...)
+		if out, _ := mainWants(t, int(fault.Refused), append(check, "--registry", "127.0.0.1:1", "--json")...); !strings.Contains(out, "registry-mirrors") || strings.Contains(out, "(http-proxy)") {
+			t.Errorf("of another registry: %s", out)
+		}
 		version, err := e.Version(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		left := n.Left()
 		if strings.HasPrefix(version, "20.") { // it asks whether the registry is one of insecure-registries
-			left = slices.DeleteFunc(left, func(to string) bool { return strings.HasPrefix(to, "a query for ") && strings.HasSuffix(to, "docker.io") })
+			left = slices.DeleteFunc(left, func(to string) bool {
+				return strings.HasPrefix(to, "a query for ") && strings.HasSuffix(to, "docker.io")
+			})
 		}
 		if len(left) > 0 {
 			t.Errorf("%s, %s: %q left", k.Name, version, left)
@@ -71,6 +88,17 @@ func TestSealedEngine(t *testing.T) {
 			t.Run(k.Name, func(t *testing.T) { test(t, k) })
 		}
 	}
+}
+
+// filesOf returns what `dogestry seal` prints.
+func filesOf(t *testing.T, registry, proxy string) []sealed.File {
+	t.Helper()
+	out, _ := mainWants(t, 0, "seal", "--registry", registry, "--proxy", proxy, "--json")
+	var printed struct{ Files []sealed.File }
+	if err := json.Unmarshal([]byte(out), &printed); err != nil || len(printed.Files) < 3 {
+		t.Fatalf("seal --json: %v\n%s", err, out)
+	}
+	return printed.Files
 }
 
 // serveSealed runs serve in a namespace, and returns where its registry and its proxy are.
