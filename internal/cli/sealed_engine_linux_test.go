@@ -38,17 +38,17 @@ func TestSealedEngine(t *testing.T) {
 		}
 		e := enginetest.StartFor(t, o)
 		dir := t.TempDir()
-		build := func(base string) error {
-			if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+base+"\nCOPY Dockerfile /\n"), 0o600); err != nil {
+		build := func(lines string) error {
+			if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+lines+"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			_, err := e.Docker(t.Context(), nil, "build", "--tag", "built:1", dir)
 			return err
 		}
-		if err := build("sealedbase:1"); err != nil {
+		if err := build("sealedbase:1\nCOPY Dockerfile /"); err != nil {
 			t.Errorf("on a base image that is there: %v", err)
 		}
-		ways := map[string]error{"build": build("debian:bookworm")}
+		ways := map[string]error{"build": build("debian:bookworm"), "ADD": build("sealedbase:1\nADD https://192.0.2.5/file /")}
 		for _, args := range [][]string{
 			{"pull", "debian:bookworm"},
 			{"run", "--network", "none", "alpine"},
