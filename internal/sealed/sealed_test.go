@@ -137,6 +137,13 @@ func TestTransport(t *testing.T) {
 	transport.DialContext = new(net.Dialer).DialContext
 	_, err = (&http.Client{Transport: transport}).Get(far.URL)
 	refused(t, err, address(far)+" was not contacted")
+	// A way to find a proxy that somebody else put there afterwards.
+	transport = &http.Transport{}
+	defer transport.CloseIdleConnections()
+	seal(t, Options{}).Transport(transport)
+	transport.Proxy = nil
+	_, err = (&http.Client{Transport: transport}).Get(far.URL)
+	refused(t, err, address(far)+" was not contacted")
 	body, err := get(seal(t, Options{Allow: []string{"remote.example:80", address(near)}}), "http://remote.example/x", near)
 	if body != "by proxy" || err != nil {
 		t.Errorf("a proxy that is allowed: %q, %v", body, err)
