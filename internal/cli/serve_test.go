@@ -116,6 +116,72 @@ func TestServePull(t *testing.T) {
 	}
 }
 
+// TestServePush: what engines, Podman and skopeo push through serve, dogestry pulls, and
+// it is the same image; what it pulled there is not moved again.
+func TestServePush(t *testing.T) {
+	to := enginetest.For(t)
+	remote := filepath.Join(t.TempDir(), "remote")
+	_, address := startServe(t, remote, "--writable")
+	pulls := func(t *testing.T, ref string, img *enginetest.Image) {
+		t.Helper()
+		if _, err := to.Docker(t.Context(), nil, "rmi", "-f", ref); err != nil && !strings.Contains(err.Error(), "No such image") {
+			t.Fatal(err)
+		}
+		run(t, to.Host, "pull", remote, ref)
+		saved, err := to.Saved(t.Context(), ref)
+		if err == nil {
+			err = saved.Check(img)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	push := func(t *testing.T, e *enginetest.Engine) {
+		ref := "serve/push:" + strings.ToLower(filepath.Base(t.Name()))
+		img := wordsImage(address+"/"+ref, []string{"serve-push-base", ref})
+		if err := e.LoadImage(t.Context(), img); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Docker(t.Context(), nil, "push", address+"/"+ref); err != nil {
+			t.Fatal(err)
+		}
+		pulls(t, ref, img)
+		// Pushed by dogestry, it is pulled from serve.
+		if _, err := e.Docker(t.Context(), nil, "rmi", "-f", address+"/"+ref); err != nil {
+			t.Fatal(err)
+		}
+		run(t, to.Host, "push", remote, ref, "--as", ref+"-again")
+		if _, err := e.Docker(t.Context(), nil, "pull", address+"/"+ref+"-again"); err != nil {
+			t.Error(err)
+		}
+	}
+	enginetest.Each(t, push)
+	enginetest.EachContainerd(t, push)
+	enginetest.EachPodman(t, func(t *testing.T, e *enginetest.Engine) {
+		const ref = "serve/push:podman"
+		img := wordsImage(ref, []string{"serve-push-base", ref})
+		if err := e.LoadImage(t.Context(), img); err != nil {
+			t.Fatal(err)
+		}
+		podman(t, e, "push", "--quiet", "--tls-verify=false", ref, address+"/"+ref)
+		pulls(t, ref, img)
+	})
+
+	const ref = "serve/push:skopeo"
+	img := wordsImage(ref, []string{"serve-push-base", ref})
+	archive := filepath.Join(t.TempDir(), "archive.tar")
+	if err := os.WriteFile(archive, img.ArchiveBytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	skopeo(t, "copy", "--quiet", "--dest-tls-verify=false", "docker-archive:"+archive, "docker://"+address+"/"+ref)
+	pulls(t, ref, img)
+	run(t, to.Host, "verify", remote)
+	skopeo(t, "delete", "--tls-verify=false", "docker://"+address+"/"+ref)
+	if out := run(t, to.Host, "list", remote); strings.Contains(out, "skopeo") {
+		t.Errorf("after a deletion the remote lists\n%s", out)
+	}
+}
+
 // podman runs the podman command on the store of an engine.
 func podman(t *testing.T, e *enginetest.Engine, args ...string) string {
 	t.Helper()

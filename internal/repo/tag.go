@@ -27,10 +27,33 @@ func (r *Repo) Resolve(ctx context.Context, ref image.Reference) (image.ID, erro
 	}
 	id, err := r.named(ctx, ref)
 	if errors.Is(err, storage.ErrNotFound) {
-		return image.ID{}, remote.NoSuchTag(r.name, ref, r.References(ctx, ""))
+		return image.ID{}, remote.NoSuchTag(r.name, ref, r.near(ctx, ref.Repository))
 	}
 	return id, err
 }
+
+// near yields tags that may be meant where a repository has not the one that was
+// asked for: its own, else those of all. It stops after a bounded number: whoever
+// asks for what is not there is not to have all of a remote listed.
+func (r *Repo) near(ctx context.Context, repository string) iter.Seq2[remote.Tag, error] {
+	return func(yield func(remote.Tag, error) bool) {
+		left := nearTags
+		for _, in := range []string{repository, ""} {
+			for tag, err := range r.References(ctx, in) {
+				if left == 0 || !yield(tag, err) {
+					return
+				}
+				left--
+			}
+			if left < nearTags {
+				return
+			}
+		}
+	}
+}
+
+// nearTags bounds near: a page of a bucket's list.
+const nearTags = 1000
 
 // named reads a tag. ErrNotFound is its own error.
 func (r *Repo) named(ctx context.Context, ref image.Reference) (image.ID, error) {

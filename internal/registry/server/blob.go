@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -140,7 +141,10 @@ func matches(list string, id image.Digest) bool {
 // digest is proved; without it the answer is shorter than it said, and no client
 // takes it for whole.
 func (s *Server) sendLayer(c call, layer remote.Layer) error {
-	from, err := remote.SourceOf(s.from, c.repository).Open(c.r.Context(), layer)
+	if layer.Size < 0 && !c.r.ProtoAtLeast(1, 1) { // it would not see where the answer is cut off
+		return &failure{status: http.StatusHTTPVersionNotSupported, code: codeUnsupported, message: "the size of this blob is not known: ask with HTTP/1.1"}
+	}
+	from, err := s.open(c.r.Context(), c.repository, layer)
 	if err != nil {
 		return err
 	}
@@ -206,12 +210,12 @@ func (s *Server) sendPart(c call, b blob, p part) error {
 // else all before it is decoded and passed over.
 func (s *Server) openPart(ctx context.Context, repository string, layer remote.Layer, p part) (io.ReadCloser, error) {
 	if s.ranges != nil {
-		from, err := s.ranges.OpenRange(ctx, layer, p.offset, p.length)
+		from, err := s.whenRoom(ctx, 1, func() (io.ReadCloser, error) { return s.ranges.OpenRange(ctx, layer, p.offset, p.length) })
 		if !errors.Is(err, errors.ErrUnsupported) {
 			return from, err
 		}
 	}
-	from, err := remote.SourceOf(s.from, repository).Open(ctx, layer)
+	from, err := s.open(ctx, repository, layer)
 	if err != nil {
 		return nil, err
 	}
@@ -219,6 +223,42 @@ func (s *Server) openPart(ctx context.Context, repository string, layer remote.L
 		return nil, errors.Join(err, from.Close())
 	}
 	return from, nil
+}
+
+// open opens a layer, once there is room for it: memory does not grow with the
+// number of clients.
+func (s *Server) open(ctx context.Context, repository string, layer remote.Layer) (io.ReadCloser, error) {
+	weight := int64(decodedWeight)
+	if layer.Stored == layer.Size { // a hint, and so is what it weighs
+		weight = 1
+	}
+	return s.whenRoom(ctx, weight, func() (io.ReadCloser, error) {
+		return remote.SourceOf(s.from, repository).Open(ctx, layer)
+	})
+}
+
+// whenRoom opens something, and gives its room back when it is closed.
+func (s *Server) whenRoom(ctx context.Context, weight int64, open func() (io.ReadCloser, error)) (io.ReadCloser, error) {
+	if err := s.room.Acquire(ctx, weight); err != nil {
+		return nil, err
+	}
+	from, err := open()
+	if err != nil {
+		s.room.Release(weight)
+		return nil, err
+	}
+	return &weighed{from, sync.OnceFunc(func() { s.room.Release(weight) })}, nil
+}
+
+// weighed gives its room back at its end.
+type weighed struct {
+	io.ReadCloser
+	release func()
+}
+
+func (w *weighed) Close() error {
+	defer w.release()
+	return w.ReadCloser.Close()
 }
 
 // prove reads all of a layer once, unless that object of it has been read before.
@@ -242,7 +282,7 @@ func (s *Server) prove(ctx context.Context, repository string, layer remote.Laye
 	if s.isProved(layer, version) { // by the one whose turn it was
 		return nil
 	}
-	from, err := remote.SourceOf(s.from, repository).Open(ctx, layer)
+	from, err := s.open(ctx, repository, layer)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"io"
 	"net/http"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -88,45 +87,12 @@ func (s *Server) manifestOf(ctx context.Context, repository string, id image.ID)
 		manifest, err = s.manifests.ManifestOf(ctx, id)
 	}
 	if s.manifests == nil || isMissing(err) { // the config may follow from something else, too (format 1.0)
-		manifest, err = s.synthesize(ctx, repository, doc)
+		manifest, err = remote.MakeManifest(ctx, remote.SourceOf(s.from, repository), doc)
 	}
 	if err == nil {
 		s.configs.put(image.DigestOf(manifest), id, 1)
 	}
 	return manifest, err
-}
-
-// synthesize makes the manifest that follows from a config and the sizes of its
-// layers. A layer of which the size is not known is read.
-func (s *Server) synthesize(ctx context.Context, repository string, doc []byte) ([]byte, error) {
-	config, err := image.ParseConfig(doc)
-	if err != nil {
-		return nil, err
-	}
-	from := remote.SourceOf(s.from, repository)
-	layers, err := remote.Layers(ctx, from, config.DiffIDs)
-	if err != nil {
-		return nil, err
-	}
-	descriptors := make([]image.Descriptor, len(layers))
-	for i, l := range layers {
-		descriptors[i] = image.Descriptor{Digest: l.Digest, Size: l.Size}
-		if l.Size < 0 {
-			if descriptors[i].Size, err = sizeOf(ctx, from, l); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return image.SynthesizeManifest(doc, descriptors), nil
-}
-
-func sizeOf(ctx context.Context, from remote.Source, layer remote.Layer) (size int64, err error) {
-	r, err := from.Open(ctx, layer)
-	if err != nil {
-		return 0, err
-	}
-	defer r.Close()
-	return io.Copy(io.Discard, r)
 }
 
 // manifestByDigest returns a manifest or index that a repository has.

@@ -169,39 +169,33 @@ func (s *Server) manifestsOf(ctx context.Context, named image.ID) ([]image.Diges
 	return nil, nil
 }
 
-// tagsOn returns the tags of a repository whose own manifest this is, and what they name.
-func (s *Server) tagsOn(ctx context.Context, repository string, id image.Digest) (map[image.Reference]image.ID, error) {
+// tagsOn returns the tags of a repository whose own manifest this is, and what they
+// name; and of those that lead to it by an index one, "" where there is none.
+func (s *Server) tagsOn(ctx context.Context, repository string, id image.Digest) (tags map[image.Reference]image.ID, index string, err error) {
 	var mu sync.Mutex
-	tags := map[image.Reference]image.ID{}
-	err := s.eachTag(ctx, repository, func(ctx context.Context, ref image.Reference, named image.ID) error {
-		on := named == id
-		if !on {
-			config, err := s.isConfigOf(ctx, named, id)
+	tags = map[image.Reference]image.ID{}
+	err = s.eachTag(ctx, repository, func(ctx context.Context, ref image.Reference, named image.ID) error {
+		leads, err := s.leads(ctx, named, id)
+		if err != nil || !leads {
+			return err
+		}
+		isIndex := false
+		if named != id {
+			doc, err := s.from.Document(ctx, named)
 			if err != nil {
 				return err
 			}
-			on = config
+			kind, err := image.KindOf(doc)
+			isIndex = err == nil && kind == image.IndexKind
 		}
-		if on {
-			mu.Lock()
-			defer mu.Unlock()
+		mu.Lock()
+		defer mu.Unlock()
+		if isIndex {
+			index = ref.Tag
+		} else {
 			tags[ref] = named
 		}
 		return nil
 	})
-	return tags, err
-}
-
-// isConfigOf reports whether an image is a config that this manifest follows from.
-func (s *Server) isConfigOf(ctx context.Context, named image.ID, id image.Digest) (bool, error) {
-	leads, err := s.leads(ctx, named, id)
-	if err != nil || !leads {
-		return false, err
-	}
-	doc, err := s.from.Document(ctx, named)
-	if err != nil {
-		return false, err
-	}
-	kind, err := image.KindOf(doc)
-	return err == nil && kind == image.ConfigKind, nil //nolint:nilerr // it leads there, so it has been read
+	return tags, index, err
 }

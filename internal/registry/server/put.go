@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -156,29 +157,9 @@ func (s *Server) put(c call, to remote.Target, id image.Digest, m *pushed, ref i
 // putImage stores a manifest, once all that it names is there. Its config came as
 // a blob, and becomes a document.
 func (s *Server) putImage(ctx context.Context, to remote.Target, m *pushed) error {
-	closure := remote.Closure{Documents: []image.Digest{m.manifest.Config.Digest}}
-	for _, l := range m.manifest.Layers {
-		closure.Layers = append(closure.Layers, l.Digest)
-	}
-	closure.Layers = image.Distinct(closure.Layers)
-	missing, _, err := to.Missing(ctx, closure)
+	missing, err := remote.Adopt(ctx, s.from, to, m.manifest)
 	if err != nil {
-		return err
-	}
-	if len(missing.Documents) > 0 {
-		config, err := s.blobBytes(ctx, m.manifest.Config)
-		if err != nil {
-			return err
-		}
-		if config != nil {
-			if err := image.CheckDocument(config); err != nil {
-				return badManifest(err)
-			}
-			if err := to.PutDocument(ctx, config); err != nil {
-				return err
-			}
-			missing.Documents = nil
-		}
+		return s.orBadConfig(ctx, m.manifest.Config, err)
 	}
 	if !missing.Empty() {
 		return lacks(missing)
@@ -186,25 +167,29 @@ func (s *Server) putImage(ctx context.Context, to remote.Target, m *pushed) erro
 	return to.PutDocument(ctx, m.doc)
 }
 
-// blobBytes returns a config that is there as a blob, nil where it is not.
-func (s *Server) blobBytes(ctx context.Context, config image.Descriptor) ([]byte, error) {
-	if config.Size > image.MaxDocument {
-		return nil, badManifest(image.ErrTooLarge)
+// orBadConfig says where it is the client's config that cannot be stored, and no
+// failure of the remote.
+func (s *Server) orBadConfig(ctx context.Context, config image.Descriptor, err error) error {
+	if fault.KindOf(err) != fault.Other || fault.Interrupted(err) {
+		return err
 	}
-	found, err := s.from.Look(ctx, remote.Closure{Layers: []image.Digest{config.Digest}}, nil)
-	if err != nil {
-		return nil, err
+	layers, failed := remote.Layers(ctx, s.from, []image.Digest{config.Digest})
+	if failed != nil {
+		return err
 	}
-	layer, ok := found.Layers[config.Digest]
-	if !ok {
-		return nil, nil
-	}
-	r, err := s.from.Open(ctx, layer)
-	if err != nil {
-		return nil, err
+	r, failed := s.from.Open(ctx, layers[0])
+	if failed != nil {
+		return err
 	}
 	defer r.Close()
-	return image.ReadDocument(r, config.Digest)
+	doc, failed := image.ReadDocument(r, config.Digest)
+	if failed == nil {
+		failed = image.CheckDocument(doc)
+	}
+	if failed == nil || fault.Is(failed, fault.Damaged) {
+		return err
+	}
+	return badManifest(fmt.Errorf("its config: %w", failed))
 }
 
 // putIndex stores an index and marks those of its manifests that are there. The
@@ -293,20 +278,17 @@ func (s *Server) deleteDigest(c call) error {
 	if _, err := s.manifestByDigest(ctx, c.repository, id); err != nil {
 		return err
 	}
-	tags, err := s.tagsOn(ctx, c.repository, id)
+	tags, index, err := s.tagsOn(ctx, c.repository, id)
 	if err != nil {
 		return err
+	}
+	if index != "" {
+		return &failure{status: http.StatusConflict, code: codeDenied, message: "the tag " + index + " is on an index that names it: delete that first"}
 	}
 	for ref, named := range tags {
 		if err := s.untag(ctx, ref, named); err != nil {
 			return err
 		}
 	}
-	if err := s.to.Remove(ctx, c.repository, id); err != nil {
-		return err
-	}
-	if has, err := s.has(ctx, c.repository, id); err != nil || !has {
-		return err
-	}
-	return &failure{status: http.StatusConflict, code: codeDenied, message: "a tag of this repository is on an index that names it: delete that first"}
+	return s.to.Remove(ctx, c.repository, id)
 }

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"sync"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
 )
@@ -26,13 +28,6 @@ type Writable interface {
 	remote.Untagger
 }
 
-// ManifestMaker is a remote that knows by itself which manifest follows from a config.
-type ManifestMaker interface {
-	// ManifestOf returns the manifest of an image that has only a config, verified
-	// (docs/format.md, "The synthesised manifest").
-	ManifestOf(ctx context.Context, config image.ID) ([]byte, error)
-}
-
 // Versions is a remote that knows when a layer was written again.
 type Versions interface {
 	// ObjectVersion returns a text that is another one whenever the object in which
@@ -43,7 +38,7 @@ type Versions interface {
 // Options of a Server.
 type Options struct {
 	// From is what is read. What it can do besides is made use of: remote.Memberships,
-	// remote.Ranges, remote.Repositories, ManifestMaker, Versions. Besides is asked instead where
+	// remote.Manifests, remote.Ranges, remote.Repositories, Versions. Besides is asked instead where
 	// From is a view of it that does not show all of that.
 	From    remote.Source
 	Besides any
@@ -72,12 +67,13 @@ type Server struct {
 	log     *slog.Logger
 
 	memberships remote.Memberships // nil where there are none
-	manifests   ManifestMaker      // nil where there is none
+	manifests   remote.Manifests   // nil where there is none
 	ranges      remote.Ranges      // nil where there are none
 	versions    Versions           // nil where there are none
 
 	routes  []route
-	buffers sync.Pool // of *[copyBuffer]byte
+	buffers sync.Pool           // of *[copyBuffer]byte
+	room    *semaphore.Weighted // for layers on their way, see weight
 
 	proved  *memory[image.Digest, string]       // which object had the bytes of a layer
 	proving *turns[image.Digest]                // who reads a layer to prove it
@@ -97,6 +93,13 @@ const (
 	maxConfigs = 64 << 10
 )
 
+// What layers on their way may weigh together: one that is decoded takes some
+// 6 MiB, others the buffers of their store.
+const (
+	maxWeight     = 96
+	decodedWeight = 4
+)
+
 // copyBuffer is in how large pieces layers are sent, in bytes.
 const copyBuffer = 256 << 10
 
@@ -110,13 +113,14 @@ func New(o Options) *Server {
 		reached: newMemory[image.ID, []image.Digest](maxReached),
 		by:      newMemory[memberKey, string](maxBy),
 		configs: newMemory[image.Digest, image.Digest](maxConfigs),
+		room:    semaphore.NewWeighted(maxWeight),
 	}
 	s.buffers.New = func() any { return new([copyBuffer]byte) }
 	if o.Besides == nil {
 		o.Besides = o.From
 	}
 	s.memberships, _ = o.Besides.(remote.Memberships)
-	s.manifests, _ = o.Besides.(ManifestMaker)
+	s.manifests, _ = o.Besides.(remote.Manifests)
 	s.ranges, _ = o.Besides.(remote.Ranges)
 	s.versions, _ = o.Besides.(Versions)
 	if s.damage == nil {

@@ -293,9 +293,6 @@ func (s *Server) take(c call, id image.Digest, size int64, body io.Reader) error
 	return err
 }
 
-// unknownType is the media type of a blob that no manifest has named yet.
-const unknownType = "application/octet-stream"
-
 // store makes bytes a blob. What it is, a layer or a config, nobody has said yet.
 // What is there already is compared, and not written again.
 func (s *Server) store(ctx context.Context, blob image.Descriptor, from io.Reader) error {
@@ -309,7 +306,7 @@ func (s *Server) store(ctx context.Context, blob image.Descriptor, from io.Reade
 		_, err := io.Copy(io.Discard, image.Verify(from, blob.Digest, blob.Size))
 		return err
 	}
-	blob.MediaType = unknownType
+	blob.MediaType = image.UnknownMediaType
 	_, err = to.PutLayer(ctx, blob, from)
 	return err
 }
