@@ -23,6 +23,7 @@ import (
 	"github.com/dogestry/dogestry/internal/config"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/sealed"
 )
 
 // Exit codes of a command that a signal ended; the others are fault.Kinds.
@@ -142,6 +143,9 @@ type app struct {
 	debug  bool
 	engine string
 
+	sealed bool         // once the flags and the configuration are read
+	seal   *sealed.Seal // nil where it is not
+
 	engineStore engine.StoreUse
 
 	uploadLimit, downloadLimit byteRate
@@ -167,9 +171,11 @@ has to be up.`,
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the result, or the error, as one JSON document on stdout")
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "print results and errors only")
 	root.PersistentFlags().BoolVar(&a.debug, "debug", false, "log what happens inside, on stderr")
+	root.PersistentFlags().BoolVar(&a.sealed, sealedFlag, false, "contact the remotes and the engine that are named, and nothing else (docs/sealed.md)")
+	root.PersistentPreRunE = a.setSeal
 	root.AddCommand(a.pushCommand(), a.pullCommand(), a.copyCommand(), a.listCommand(), a.inspectCommand(), a.verifyCommand(), a.checkCommand(), a.gcCommand(), a.keygenCommand(), a.versionCommand())
 	root.AddCommand(a.tagCommand(), a.rmCommand(), a.pruneCommand(), a.duCommand(), a.upgradeCommand())
-	root.AddCommand(a.exportCommand(), a.importCommand(), a.serveCommand())
+	root.AddCommand(a.exportCommand(), a.importCommand(), a.sealCommand(), a.serveCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -180,7 +180,7 @@ func (a *app) openBucket(ctx context.Context, name string, _ access) (storage.St
 		return nil, err
 	}
 	o.UploadLimit, o.DownloadLimit = int64(a.uploadLimit), int64(a.downloadLimit)
-	o.Log, o.Notify = a.log(), a.note
+	o.Seal, o.Log, o.Notify = a.seal, a.log(), a.note
 	return s3.Open(ctx, o)
 }
 
@@ -268,7 +268,7 @@ func (a *app) configuration() (*config.Config, error) {
 
 // connect opens the engine that --engine names, or docker's.
 func (a *app) connect(ctx context.Context) (*engine.Client, error) {
-	return engine.Connect(ctx, engine.Options{URL: a.engine, CacheDir: cacheDir(), Store: a.engineStore, Log: a.log()})
+	return engine.Connect(ctx, engine.Options{URL: a.engine, CacheDir: cacheDir(), Store: a.engineStore, Seal: a.seal, Log: a.log()})
 }
 
 // cacheDir is where what never changes is remembered; empty where the system

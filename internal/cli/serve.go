@@ -24,6 +24,7 @@ type serving struct {
 	codec    codec.Codec
 
 	front fronting // what stands before it
+	gate  gating   // and beside it
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -51,6 +52,9 @@ running requests end. docs/serve-operations.md has more.`,
 			if readOnly && o.writable {
 				return fault.New(fault.Usage, "--read-only and --writable exclude each other")
 			}
+			if err := a.checkGating(o.gate); err != nil {
+				return err
+			}
 			return a.serve(c.Context(), args[0], o)
 		},
 	}
@@ -59,6 +63,7 @@ running requests end. docs/serve-operations.md has more.`,
 	c.Flags().StringVar(&compression, "compression", codec.LZ4.Name(), "how layers are stored that come uncompressed: lz4, zstd or none")
 	c.Flags().StringSliceVar(&o.mirrors, "mirror-of", nil, "answer also where an engine asks for images of this `REGISTRY`, such as docker.io")
 	o.front.flags(c)
+	o.gate.flags(c)
 	return c
 }
 
@@ -78,8 +83,13 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 	if !o.front.noPage {
 		fo.Page = people
 	}
-	fo.Ready = func(urls []string) { a.printServing(name, urls) }
-	return front.Serve(ctx, handler, fo)
+	return a.beside(ctx, o.gate, func(ctx context.Context, bound func(urls []string)) error {
+		fo.Ready = func(urls []string) {
+			a.printServing(name, urls)
+			bound(urls)
+		}
+		return front.Serve(ctx, handler, fo)
+	})
 }
 
 // registry returns the handlers of a remote's images: for clients, and for people.
@@ -107,7 +117,7 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 		so.Mirrors = append(so.Mirrors, server.Registry(m))
 	}
 	people = page.New(page.Options{Remote: name, Source: in, ManifestOf: in.ManifestOf, Log: log})
-	return server.New(so), people, nil
+	return a.sealedMirror(server.New(so), o.mirrors), people, nil
 }
 
 // serveLog returns the logger of what runs until it is stopped: what goes wrong is

@@ -39,7 +39,10 @@ the images that need it; the exit code is then 5.
 
 --repair-from writes that anew, and nothing else: from another remote, or from
 the engine where that still has the image. It is verified again afterwards. What
-could not be repaired stays in the list. No tag is moved.`,
+could not be repaired stays in the list. No tag is moved.
+
+With --sealed, images whose manifests let a layer be fetched from a URL are
+listed too; where nothing else is wrong, the exit code is then 4.`,
 		Example: `  dogestry verify /srv/images
   dogestry verify s3://bucket/images --subset 2/7
   dogestry verify ./images myapp:1 --repair-from s3://bucket/images
@@ -97,7 +100,7 @@ func (a *app) verify(c *cobra.Command, v verification) error {
 	if err != nil {
 		return err
 	}
-	o := verify.Options{Images: v.images, Part: v.part, Parallel: v.parallel, Progress: &verifying{Display: display}, Log: a.log()}
+	o := verify.Options{Images: v.images, Part: v.part, Parallel: v.parallel, Sealed: a.sealed, Progress: &verifying{Display: display}, Log: a.log()}
 	switch v.repairFrom {
 	case "":
 	case fromEngine:

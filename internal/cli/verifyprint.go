@@ -77,18 +77,17 @@ func (a *app) printVerified(v verified) error {
 
 // damage returns the fault of what is left, nil where all is well.
 func (v verified) damage() error {
-	left, unreadable := v.report.Left(), 0
-	for _, f := range v.report.Findings {
-		if f.Problem == verify.Unreadable && !f.Repaired {
-			unreadable++
-		}
-	}
+	left, unreadable, outside := v.report.Left(), v.report.LeftOf(verify.Unreadable), v.report.LeftOf(verify.Outside)
 	if left == 0 {
 		return nil
 	}
-	f := fault.New(fault.Damaged, "%s in %s: damaged or missing", count(left, "object"), v.name)
-	if left == unreadable { // it may be the way to them
-		f = fault.New(fault.Other, "%s in %s could not be read", count(left, "object"), v.name)
+	f := fault.New(fault.Damaged, "%s in %s: damaged or missing", count(left-outside, "object"), v.name)
+	switch left {
+	case outside: // all is whole
+		return fault.New(fault.Refused, "%s in %s: of images that point outside", count(left, "object"), v.name).
+			Advise("Engines may fetch such layers from there. Build the images anew, on base images without them; `dogestry rm` and `gc` remove these.")
+	case unreadable + outside: // it may be the way to them
+		f = fault.New(fault.Other, "%s in %s could not be read", count(unreadable, "object"), v.name)
 	}
 	switch {
 	case v.report.Stopped != nil:

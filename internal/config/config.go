@@ -18,6 +18,7 @@ const SystemFile = "/etc/dogestry/config.yaml"
 const (
 	requireVariable = "DOGESTRY_REQUIRE_SIGNATURE"
 	keyVariable     = "DOGESTRY_VERIFY_KEY"
+	sealedVariable  = "DOGESTRY_SEALED"
 )
 
 // Sources say where settings come from, those that override others later.
@@ -56,11 +57,24 @@ type Config struct {
 	// VerifyKeys are files of public keys that may have signed the tags that are
 	// pulled: absolute, or, of the environment, as they are there.
 	VerifyKeys Setting[[]string]
+
+	// Sealed: nothing is contacted but remotes, the engine, and what SealedAllow names.
+	Sealed Setting[bool]
+
+	// SealedStays: the administrator's file has sealed it, and no other source, nor a
+	// command line, takes that back or allows more.
+	SealedStays bool
+
+	// SealedAllow is what else may be contacted, as host:port. They are not checked.
+	SealedAllow Setting[[]string]
+
+	// SealedPrograms are the names of other programs that may be run.
+	SealedPrograms Setting[[]string]
 }
 
-// Load reads all sources. What the administrator demands (RequireSignature) the
-// others do not take back, nor the keys that come with it: only a command line
-// can. Errors are Usage faults that name file, line and key; of a file that cannot be read Refused ones.
+// Load reads all sources. What the administrator demands (RequireSignature,
+// Sealed) the others do not take back, nor the keys or lists that come with it: of
+// signatures only a command line can. Errors are Usage faults that name file, line and key; of a file that cannot be read Refused ones.
 func Load(s Sources) (*Config, error) {
 	c := new(Config)
 	if err := c.read(s.System); err != nil {
@@ -83,17 +97,25 @@ func Load(s Sources) (*Config, error) {
 			c.VerifyKeys = demanded.VerifyKeys
 		}
 	}
+	if demanded.Sealed.Value {
+		c.Sealed, c.SealedStays = demanded.Sealed, true
+		c.SealedAllow, c.SealedPrograms = demanded.SealedAllow, demanded.SealedPrograms
+	}
 	return c, nil
 }
 
 // environment reads the variables that are set. An empty one is as one that is not.
 func (c *Config) environment(lookup func(string) (string, bool)) error {
-	if value, set := lookup(requireVariable); set && value != "" {
-		require, err := strconv.ParseBool(value)
-		if err != nil {
-			return fault.New(fault.Usage, "%s is %q, and neither true nor false", requireVariable, value)
+	for variable, setting := range map[string]*Setting[bool]{requireVariable: &c.RequireSignature, sealedVariable: &c.Sealed} {
+		value, set := lookup(variable)
+		if !set || value == "" {
+			continue
 		}
-		c.RequireSignature = Setting[bool]{require, requireVariable}
+		on, err := strconv.ParseBool(value)
+		if err != nil {
+			return fault.New(fault.Usage, "%s is %q, and neither true nor false", variable, value)
+		}
+		*setting = Setting[bool]{on, variable}
 	}
 	if value, set := lookup(keyVariable); set && value != "" {
 		c.VerifyKeys = Setting[[]string]{filepath.SplitList(value), keyVariable}

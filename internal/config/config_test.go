@@ -161,3 +161,54 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestSealed: what the administrator seals stays so, with what that file allows;
+// else the last one who says something counts.
+func TestSealed(t *testing.T) {
+	const lists = "sealed-allow: [sts.example:443]\nsealed-programs: ssh\n"
+	for name, test := range map[string]struct {
+		system, user string
+		env          map[string]string
+		want         Config
+	}{
+		"nothing": {},
+		"user": {user: "sealed: true\n" + lists, want: Config{
+			Sealed: Setting[bool]{true, "$/user.yaml:1"}, SealedAllow: Setting[[]string]{[]string{"sts.example:443"}, "$/user.yaml:2"}, SealedPrograms: Setting[[]string]{[]string{"ssh"}, "$/user.yaml:3"},
+		}},
+		"variable": {user: "sealed: true", env: map[string]string{"DOGESTRY_SEALED": "0"}, want: Config{Sealed: Setting[bool]{false, "DOGESTRY_SEALED"}}},
+		"lists of the administrator without the seal": {system: lists, user: "sealed: true\nsealed-allow: a:1", want: Config{
+			Sealed: Setting[bool]{true, "$/user.yaml:1"}, SealedAllow: Setting[[]string]{[]string{"a:1"}, "$/user.yaml:2"}, SealedPrograms: Setting[[]string]{[]string{"ssh"}, "$/system.yaml:2"},
+		}},
+		"administrator": {system: "sealed: true\n" + lists, user: "sealed: false\nsealed-allow: [a:1]\nsealed-programs: [curl]", env: map[string]string{"DOGESTRY_SEALED": "false"}, want: Config{
+			Sealed: Setting[bool]{true, "$/system.yaml:1"}, SealedStays: true,
+			SealedAllow: Setting[[]string]{[]string{"sts.example:443"}, "$/system.yaml:2"}, SealedPrograms: Setting[[]string]{[]string{"ssh"}, "$/system.yaml:3"},
+		}},
+		"an administrator without lists": {system: "sealed: true", user: lists, want: Config{Sealed: Setting[bool]{true, "$/system.yaml:1"}, SealedStays: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, dir := given(t, test.system, test.user, test.env)
+			got, err := Load(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, from := range []*string{&got.Sealed.From, &got.SealedAllow.From, &got.SealedPrograms.From} {
+				*from = strings.ReplaceAll(*from, dir, "$")
+			}
+			if diff := cmp.Diff(&test.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+	for content, says := range map[string]string{
+		"sealed: yes\n": ":1: sealed is true or false", "sealed-allow: [a:1, 7]\n": ":1: sealed-allow is a host:port", "sealed-programs: {}\n": ":1: sealed-programs is the name of a program",
+	} {
+		s, _ := given(t, "", content, nil)
+		if _, err := Load(s); !fault.Is(err, fault.Usage) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+	s, _ := given(t, "", "", map[string]string{"DOGESTRY_SEALED": "perhaps"})
+	if _, err := Load(s); !fault.Is(err, fault.Usage) {
+		t.Error(err)
+	}
+}

@@ -27,8 +27,11 @@ type file struct {
 // settings are those that a file may have.
 func (f *file) settings() map[string]func(value *yaml.Node) error {
 	return map[string]func(*yaml.Node) error{
-		"require-signature": f.requireSignature,
+		"require-signature": f.flag("require-signature", &f.to.RequireSignature),
 		"verify-key":        f.verifyKey,
+		"sealed":            f.flag("sealed", &f.to.Sealed),
+		"sealed-allow":      f.list("sealed-allow", "a host:port, or a list of such", &f.to.SealedAllow),
+		"sealed-programs":   f.list("sealed-programs", "the name of a program, or a list of such", &f.to.SealedPrograms),
 	}
 }
 
@@ -106,36 +109,49 @@ func (f *file) unknown(key *yaml.Node) error {
 		Advise("There are %s.", strings.Join(known, ", "))
 }
 
-func (f *file) requireSignature(value *yaml.Node) error {
-	if value.Kind != yaml.ScalarNode || value.Tag != "!!bool" {
-		return f.wrong(value, "require-signature is true or false")
+// flag reads what is true or false.
+func (f *file) flag(name string, to *Setting[bool]) func(*yaml.Node) error {
+	return func(value *yaml.Node) error {
+		var on bool
+		if value.Kind != yaml.ScalarNode || value.Tag != "!!bool" || value.Decode(&on) != nil {
+			return f.wrong(value, "%s is true or false", name)
+		}
+		*to = Setting[bool]{on, f.at(value)}
+		return nil
 	}
-	var require bool
-	if err := value.Decode(&require); err != nil {
-		return f.wrong(value, "require-signature is true or false")
+}
+
+// list reads a text, or a list of such. What they are is said in words.
+func (f *file) list(name, what string, to *Setting[[]string]) func(*yaml.Node) error {
+	return func(value *yaml.Node) error {
+		nodes := []*yaml.Node{value}
+		if value.Kind == yaml.SequenceNode {
+			nodes = value.Content
+		}
+		all := []string{}
+		for _, n := range nodes {
+			if n.Kind != yaml.ScalarNode || n.Tag != "!!str" || n.Value == "" {
+				return f.wrong(n, "%s is %s", name, what)
+			}
+			all = append(all, n.Value)
+		}
+		*to = Setting[[]string]{all, f.at(value)}
+		return nil
 	}
-	f.to.RequireSignature = Setting[bool]{require, f.at(value)}
-	return nil
 }
 
 // verifyKey reads the name of a file, or a list of them. Relative ones are beside
 // the configuration.
 func (f *file) verifyKey(value *yaml.Node) error {
-	names := []*yaml.Node{value}
-	if value.Kind == yaml.SequenceNode {
-		names = value.Content
+	var keys Setting[[]string]
+	if err := f.list("verify-key", "the name of a file, or a list of such", &keys)(value); err != nil {
+		return err
 	}
-	keys := []string{}
-	for _, n := range names {
-		if n.Kind != yaml.ScalarNode || n.Tag != "!!str" || n.Value == "" {
-			return f.wrong(n, "verify-key is the name of a file, or a list of such")
-		}
-		name := n.Value
+	for i, name := range keys.Value {
 		if !filepath.IsAbs(name) {
-			name = filepath.Join(filepath.Dir(f.name), name)
+			keys.Value[i] = filepath.Join(filepath.Dir(f.name), name)
 		}
-		keys = append(keys, name)
 	}
-	f.to.VerifyKeys = Setting[[]string]{keys, f.at(value)}
+	f.to.VerifyKeys = keys
 	return nil
 }

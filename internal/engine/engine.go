@@ -25,6 +25,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/sealed"
 )
 
 // Client is a connection to one engine. Its methods are safe for concurrent use.
@@ -55,7 +56,9 @@ type Options struct {
 	// DataRoot is where the engine's data root is seen from here, if that is not
 	// where the engine says.
 	DataRoot string
-	Log      *slog.Logger
+	// Seal is what may be dialled and run; the engine itself is added to it. Nil seals nothing.
+	Seal *sealed.Seal
+	Log  *slog.Logger
 }
 
 // Connect finds the engine as docker does (DOCKER_HOST, DOCKER_CONTEXT, the
@@ -70,7 +73,11 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	if err != nil {
 		return nil, unusable(endpoint.Host, err)
 	}
-	api, err := client.New(options...)
+	dial, err := sealedDial(o.Seal, endpoint)
+	if err != nil {
+		return nil, fault.Wrap(fault.Refused, err, "cannot use the engine at %s", display(endpoint.Host))
+	}
+	api, err := client.New(append(options, dial...)...) // behind those that dial by themselves
 	if err != nil {
 		return nil, unusable(endpoint.Host, err)
 	}
@@ -283,6 +290,8 @@ func (c *Client) failure(ctx context.Context, err error, format string, args ...
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", what, ctx.Err())
+	case sealed.Refusal(err) != nil:
+		return fault.Wrap(fault.Refused, sealed.Refusal(err), "the engine at %s: %s", c.host, what)
 	// The client says it in words of its own.
 	case errors.Is(err, fs.ErrPermission), client.IsErrConnectionFailed(err) && strings.Contains(err.Error(), "permission denied"):
 		return fault.Wrap(fault.Refused, err, "no permission to use the Docker Engine at %s", c.host).

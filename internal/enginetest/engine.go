@@ -37,6 +37,12 @@ type Options struct {
 	Parent string
 	// Args are added to the engine's command line, as they are.
 	Args []string
+	// Env is added to the engine's environment, as in "HTTP_PROXY=…".
+	Env []string
+	// Namespace is the network that it has; nil is that of this process. Its socket is reached from everywhere.
+	Namespace *Namespace
+	// Config is its configuration file, in JSON; "" is an empty one.
+	Config string
 }
 
 // Engine is a Docker Engine that tests may fill and empty at will. Its methods may be called from several goroutines,

@@ -102,6 +102,19 @@ func (l *Layout) Image(m *Image, compressions ...Compression) Node {
 	return l.manifest(m.Config(), layers, blobs)
 }
 
+// Elsewhere adds an image whose manifest says that its top layer is to be had at a URL too.
+func (l *Layout) Elsewhere(m *Image, url string) Node {
+	var layers []any
+	var blobs []string
+	for _, layer := range m.Layers() {
+		d := l.Add(layer.Bytes())
+		blobs = append(blobs, d)
+		layers = append(layers, descriptor(ociLayer, d, len(layer.Bytes())))
+	}
+	layers[len(layers)-1].(map[string]any)["urls"] = []string{url}
+	return l.manifest(m.Config(), layers, blobs)
+}
+
 // Attestation adds an attestation of an image, as BuildKit makes them.
 func (l *Layout) Attestation(of Node, statement string) Node {
 	d := l.Add([]byte(statement))

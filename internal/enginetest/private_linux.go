@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,7 +102,7 @@ func (e *Engine) start(ctx context.Context) error {
 		return err
 	}
 	// Without a file of its own dockerd reads the machine's, which may contradict these flags.
-	if err := os.WriteFile(filepath.Join(p.dir, "daemon.json"), []byte("{}"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(p.dir, "daemon.json"), []byte(cmp.Or(p.o.Config, "{}")), 0o600); err != nil {
 		return err
 	}
 	return p.launch(ctx)
@@ -155,11 +156,16 @@ func (p *private) launch(ctx context.Context) error {
 	}
 	defer log.Close() // dockerd has its own copy
 	// Not CommandContext: ctx bounds the start, not the engine's life.
-	p.cmd = exec.Command(program(p.o), p.arguments()...)
+	words := append([]string{program(p.o)}, p.arguments()...)
+	if p.o.Namespace != nil {
+		words = p.o.Namespace.Command(words...)
+	}
+	p.cmd = exec.Command(words[0], words[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a ^C in the terminal is for us, who then stop it in order
+	p.cmd.Env = append(os.Environ(), p.o.Env...)
 	if p.o.Bin != "" {
-		p.cmd.Env = append(os.Environ(), "PATH="+p.o.Bin+":"+os.Getenv("PATH"))
+		p.cmd.Env = append(p.cmd.Env, "PATH="+p.o.Bin+":"+os.Getenv("PATH"))
 	}
 	if err := p.cmd.Start(); err != nil {
 		return err

@@ -151,6 +151,10 @@ func (r *Repo) tag(ctx context.Context, ref image.Reference, id image.ID, write 
 		return conflict(other)
 	}
 	tree, closure, manifest, err := r.reliable(ctx, id, rely)
+	if err == nil { // PutDocument has refused it, but an older version may have stored it
+		_, docs := tree.Documents()
+		err = remote.CheckOutside(ref.String(), docs...)
+	}
 	if err != nil {
 		return err
 	}

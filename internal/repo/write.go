@@ -109,7 +109,8 @@ func (r *Repo) putJSON(ctx context.Context, id image.Digest, there, content []by
 	return r.store.Put(r.guarded(ctx), entryKey(id, entryJSON), bytes.NewReader(content))
 }
 
-// PutDocument stores a config, manifest or index, byte for byte.
+// PutDocument stores a config, manifest or index, byte for byte. One that points
+// outside is a Refused fault.
 func (r *Repo) PutDocument(ctx context.Context, doc []byte) error {
 	id := image.DigestOf(doc)
 	if len(doc) > image.MaxDocument {
@@ -117,6 +118,9 @@ func (r *Repo) PutDocument(ctx context.Context, doc []byte) error {
 	}
 	if err := image.CheckDocument(doc); err != nil {
 		return r.failure(err, "%s is no document for %s", id.Short(), r.name)
+	}
+	if err := remote.CheckOutside(id.Short(), doc); err != nil {
+		return err
 	}
 	there, err := r.entryJSON(ctx, id)
 	if err == nil && there != nil && bytes.Equal(there, doc) {

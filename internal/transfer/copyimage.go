@@ -97,6 +97,10 @@ func (p *copying) survey(ctx context.Context) (err error) {
 	if err := p.readTree(ctx); err != nil {
 		return err
 	}
+	_, docs := p.tree.Documents()
+	if err := remote.CheckOutside(p.image.Source.String(), docs...); err != nil {
+		return err
+	}
 	p.packed, err = p.tree.Packed()
 	if err == nil {
 		p.closure, err = remote.ClosureIn(p.to, p.tree)

@@ -91,6 +91,10 @@ func (b *blobs) read(ctx context.Context, document func(context.Context, image.D
 	if errors.As(err, &wrong) {
 		return fault.Wrap(fault.Other, err, "%s is not an image that this version can push", b.img)
 	}
+	if err == nil {
+		_, docs := tree.Documents()
+		err = remote.CheckOutside(b.img.String(), docs...)
+	}
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ const (
 	WrongKind  Problem = "kind"       // it is what its name says, and no document that is needed there
 	Unmarked   Problem = "unmarked"   // an index none of whose platforms is said to be here
 	Manifest   Problem = "manifest"   // the one that follows from a config, or the pointer to it, is another
+	Outside    Problem = "outside"    // whole, and it says that a part of the image is to be had elsewhere
 	Unreadable Problem = "unreadable" // it cannot be read, for another reason than its bytes
 )
 
@@ -40,6 +41,8 @@ func (p Problem) words() string {
 		return "of the wrong kind"
 	case Manifest:
 		return "wrong"
+	case Outside:
+		return "pointing outside"
 	}
 	return string(p)
 }
@@ -76,7 +79,9 @@ func (c cure) isZero() bool {
 }
 
 // hides reports whether it is not known what the object names.
-func (f *finding) hides() bool { return f.cure.layer.Digest.IsZero() && f.cure.config == nil }
+func (f *finding) hides() bool {
+	return f.Problem != Outside && f.cure.layer.Digest.IsZero() && f.cure.config == nil
+}
 
 // told is the finding as it is reported.
 func (f *finding) told() Finding {

@@ -204,6 +204,7 @@ func (r *run) learn(m *img, all []reading) {
 		if _, err := packedOf(t); err != nil {
 			r.wrong(m, t.ID, err)
 		}
+		r.lookOutside(m, t)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -225,6 +226,21 @@ func (r *run) learn(m *img, all []reading) {
 		r.learnConfigs(m, t.Tree)
 	}
 	m.reread = true
+}
+
+// lookOutside finds the documents of an image that point outside.
+func (r *run) lookOutside(m *img, t reading) {
+	if !r.o.Sealed {
+		return
+	}
+	ids, docs := t.Documents()
+	for i, doc := range docs {
+		if where := image.Outside(doc); where != "" {
+			r.found(&finding{
+				Finding: Finding{Object: r.objectOf(ids[i]), Problem: Outside, Detail: "it lets " + remote.PointsTo(where)}, images: []*img{m},
+			})
+		}
+	}
 }
 
 // packedOf is remote.ClosureOf's way to the diffIDs of compressed layers.

@@ -23,6 +23,9 @@ type Options struct {
 	Progress Progress          // nil tells nobody
 	Log      *slog.Logger
 
+	// Sealed: a document that points outside is a finding, which nothing mends.
+	Sealed bool
+
 	// Mender writes again what is damaged. Nil changes nothing.
 	Mender Mender
 
@@ -65,10 +68,16 @@ type Report struct {
 }
 
 // Left returns how many findings are not repaired.
-func (r *Report) Left() int {
-	n := 0
+func (r *Report) Left() int { return r.count(func(Finding) bool { return true }) }
+
+// LeftOf returns how many of them have a problem.
+func (r *Report) LeftOf(p Problem) int {
+	return r.count(func(f Finding) bool { return f.Problem == p })
+}
+
+func (r *Report) count(is func(Finding) bool) (n int) {
 	for _, f := range r.Findings {
-		if !f.Repaired {
+		if !f.Repaired && is(f) {
 			n++
 		}
 	}

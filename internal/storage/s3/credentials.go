@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/sealed"
 )
 
 // wallet is where credentials come from, with errors that may be shown: those
@@ -34,7 +35,7 @@ func (w *wallet) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	default:
-		err = &noCredentials{w.origin(), harmless(err), nobody(err), w.had.Load()}
+		err = &noCredentials{w.origin(), harmless(err), nobody(err), w.had.Load(), sealed.Refusal(err)}
 	}
 	return c, err
 }
@@ -62,6 +63,8 @@ type noCredentials struct {
 	why    string // may be empty
 	nobody bool   // there is none who could give any
 	had    bool   // there were some before
+
+	refusal *fault.Error // where they might be, and dogestry is sealed; else nil
 }
 
 func (e *noCredentials) Error() string {
@@ -108,6 +111,13 @@ func (e *noCredentials) asked() (source, advice string) {
 
 // unsigned is the fault of a request for which there are no credentials.
 func (o Options) unsigned(e *noCredentials) error {
+	if e.refusal != nil {
+		f := fault.Wrap(fault.Refused, e.refusal, "no AWS credentials for %s", o.url())
+		if e.from == aws.CredentialSourceIMDS { // where the search ends
+			return f.Advise("Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Where the instance has a role:\n%s", e.refusal.Advice)
+		}
+		return f
+	}
 	if e.nobody && !e.had { // where the search ends
 		return fault.New(fault.Refused, "no AWS credentials for %s", o.url()).
 			Advise("Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a public bucket add ?anonymous=true.")

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/sealed"
 	"github.com/dogestry/dogestry/internal/storage"
 )
 
@@ -121,6 +122,9 @@ func (s *Store) failure(ctx context.Context, err error, what, key string) error 
 		return fmt.Errorf("%s: %w", name, not.cause)
 	}
 	what = "cannot " + what + " " + name
+	if refusal := sealed.Refusal(err); refusal != nil {
+		return fault.Wrap(fault.Refused, refusal, "%s", what)
+	}
 	c, status := code(err)
 	switch {
 	case c == "NoSuchBucket":

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/sealed"
 	"github.com/dogestry/dogestry/internal/storage"
 )
 
@@ -42,6 +43,7 @@ type Options struct {
 	UploadLimit   int64 // bytes a second, of all requests together; 0: none
 	DownloadLimit int64
 
+	Seal   *sealed.Seal // of what may be dialled and run; the bucket's host is added to it. Nil seals nothing
 	Log    *slog.Logger
 	Notify func(line string) // is told of retries, from any goroutine; may be nil
 

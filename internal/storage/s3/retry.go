@@ -14,6 +14,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+
+	"github.com/dogestry/dogestry/internal/sealed"
 )
 
 // What may pass is tried again for about a minute.
@@ -59,7 +61,7 @@ func newRetryer(o Options) *retryer {
 func (r *retryer) judge(err error) aws.Ternary {
 	var op *net.OpError
 	switch {
-	case untrusted(err), errors.Is(err, http.ErrSchemeMismatch):
+	case untrusted(err), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, sealed.ErrSealed):
 		return aws.FalseTernary
 	case errors.As(err, &op) && op.Op == "dial" && !r.contacted.Load() && (!op.Temporary() || linkLocal(op.Addr)):
 		return aws.FalseTernary // but a name server or a way that is busy is no sign that nobody is there

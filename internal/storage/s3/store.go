@@ -11,12 +11,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
@@ -78,8 +76,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		config.WithLogger(logging.LoggerFunc(func(_ logging.Classification, format string, args ...any) {
 			o.log().Debug(fmt.Sprintf(format, args...)) // it writes to stderr else
 		})),
-		config.WithHTTPClient(awshttp.NewBuildableClient().
-			WithDialerOptions(func(d *net.Dialer) { d.Timeout = 10 * time.Second })),
+		config.WithHTTPClient(o.client()),
+	}
+	if o.Seal != nil {
+		more, err := o.sealedLoads()
+		if err != nil {
+			return nil, err
+		}
+		loads = append(loads, more...)
 	}
 	if o.Region != "" {
 		loads = append(loads, config.WithRegion(o.Region))
@@ -147,6 +151,9 @@ func (s *Store) Close() error {
 
 // connect makes the client, once region and credentials are known.
 func (s *Store) connect(ctx context.Context, c aws.Config) error {
+	if err := s.o.checkProcess(c); err != nil {
+		return err
+	}
 	if !s.o.Anonymous {
 		c.Credentials = &wallet{CredentialsProvider: c.Credentials}
 		if err := s.checkCredentials(ctx, c); err != nil {
@@ -189,6 +196,9 @@ func (s *Store) adapt(o *s3.Options) {
 	}
 	o.DisableLogOutputChecksumValidationSkipped = true
 	o.APIOptions = append(o.APIOptions, guard)
+	if s.o.Seal != nil {
+		o.APIOptions = append(o.APIOptions, s.admit)
+	}
 }
 
 // guard asks storage.Allowed when a request is signed and about to be sent; also

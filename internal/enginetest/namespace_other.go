@@ -1,0 +1,32 @@
+//go:build !linux
+
+package enginetest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+)
+
+// Namespace is of Linux.
+type Namespace struct{}
+
+// NewNamespace fails the test.
+func NewNamespace(tb testing.TB) *Namespace {
+	tb.Helper()
+	tb.Fatal("network namespaces are of Linux")
+	return nil
+}
+
+// Left returns nothing.
+func (*Namespace) Left() []string { return nil }
+
+// Await fails.
+func (*Namespace) Await(context.Context, string) error { return errors.ErrUnsupported }
+
+// Command returns args.
+func (*Namespace) Command(args ...string) []string { return args }
+
+// Listen fails.
+func (*Namespace) Listen(string) (net.Listener, error) { return nil, errors.ErrUnsupported }
