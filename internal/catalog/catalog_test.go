@@ -116,7 +116,7 @@ func TestListDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	nothing := image.DigestOf([]byte("nothing")).Hex()
-	index := `{"manifests":[]}`
+	index := `{"manifests":[{"digest":"sha256:` + nothing + `","size":7}]}`
 	indexID := image.DigestOf([]byte(index)).Hex()
 	put(t, s, "repositories/c/nothing", nothing)
 	put(t, s, "repositories/d/garbage", "garbage")
