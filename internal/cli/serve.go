@@ -102,6 +102,7 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 	if o.writable {
 		so.To = in
 	}
+	so.StoreMemory = storeMemory(name)
 	for _, m := range o.mirrors {
 		so.Mirrors = append(so.Mirrors, server.Registry(m))
 	}
