@@ -116,7 +116,7 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 	for _, m := range o.mirrors {
 		so.Mirrors = append(so.Mirrors, server.Registry(m))
 	}
-	people = page.New(page.Options{Remote: name, Source: in, ManifestOf: in.ManifestOf, Log: log})
+	people = page.New(page.Options{Remote: name, Source: in, ManifestOf: in.ManifestOf, Damage: so.Damage, Log: log})
 	return a.sealedMirror(server.New(so), o.mirrors), people, nil
 }
 

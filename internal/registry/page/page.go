@@ -32,6 +32,7 @@ type Options struct {
 	// ManifestOf returns the manifest under which registry clients find an image of
 	// which only the config is known; nil where there is none.
 	ManifestOf func(ctx context.Context, config image.ID) ([]byte, error)
+	Damage     func(error)  // told of an image that is damaged; it may be nil
 	Log        *slog.Logger // nil logs nothing
 }
 
@@ -47,6 +48,9 @@ type Page struct {
 func New(o Options) *Page {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Damage == nil {
+		o.Damage = func(error) {}
 	}
 	return &Page{
 		o:       o,
@@ -145,6 +149,7 @@ func (p *Page) failed(w http.ResponseWriter, r *http.Request, err error) {
 		p.fail(w, r, http.StatusNotFound, "There is no such image here. It may have been removed.")
 	case fault.Is(err, fault.Damaged):
 		p.o.Log.Error("a page shows damage", "path", r.URL.Path, "error", err)
+		p.o.Damage(err)
 		p.fail(w, r, http.StatusInternalServerError, "This image is damaged or incomplete. The command dogestry verify says what is wrong with it.")
 	case errors.Is(err, context.DeadlineExceeded):
 		p.fail(w, r, http.StatusServiceUnavailable, "The remote takes too long to answer. Try again in a moment.")

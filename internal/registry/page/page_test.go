@@ -74,6 +74,8 @@ func TestRepository(t *testing.T) {
 	wants(t, p, "/repositories/shop/api", "9 tags", `href="/repositories/shop/api?tag=1.8.0">1.8.0</a>`, "linux/amd64", "109kB", "stored", "26 hours ago", ">1.7.0</a>", ">1.0.0</a>")
 	wants(t, p, "/repositories/localhost:5000/team/myapp", ">V2</a>", "linux/arm64")
 	wants(t, p, "/repositories/evil/image", html.EscapeString(attack))
+	var damaged atomic.Int64
+	p.o.Damage = func(error) { damaged.Add(1) }
 	// Damage of one image is told in its row.
 	id, err := r.Resolve(t.Context(), remotetest.Ref(t, "shop/api:1.3.0"))
 	if err != nil {
@@ -85,6 +87,9 @@ func TestRepository(t *testing.T) {
 	wants(t, p, "/repositories/shop/api", ">1.4.0</a>", "109kB", ">1.3.0</a>", "damaged or incomplete", ">1.2.0</a>", "109kB")
 	if code, body, _ := get(t, p, "/repositories/shop/api?tag=1.3.0"); code != http.StatusInternalServerError || !strings.Contains(body, "damaged or incomplete") || strings.Contains(body, id.Hex()) {
 		t.Errorf("%d\n%s", code, body)
+	}
+	if n := damaged.Load(); n != 1 {
+		t.Errorf("damage is told %d times", n)
 	}
 }
 
