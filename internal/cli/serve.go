@@ -72,12 +72,13 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 	if err != nil {
 		return err
 	}
-	listener, err := listenOnLoopback(ctx, o.listen)
-	if err != nil {
-		return err
-	}
-	a.printServing(name, listener.Addr().String())
-	return a.beside(ctx, o.gate, listener.Addr(), func(ctx context.Context) error {
+	return a.beside(ctx, o.gate, func(ctx context.Context, admit func(string)) error {
+		listener, err := listenOnLoopback(ctx, o.listen)
+		if err != nil {
+			return err
+		}
+		admit(listener.Addr().String())
+		a.printServing(name, listener.Addr().String())
 		return serveUntil(ctx, listener, handler, a.log())
 	})
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 
 	"github.com/spf13/cobra"
@@ -50,12 +49,13 @@ func (a *app) sealedMirror(registry http.Handler, mirrors []string) http.Handler
 }
 
 // beside runs serve, and where it is asked for the proxy beside it, which lets
-// clients through to the registry. When one of them ends, so does the other.
-func (a *app) beside(ctx context.Context, g gating, registry net.Addr, serve func(context.Context) error) error {
+// clients through to the addresses that serve admits. When one of them ends, so
+// does the other.
+func (a *app) beside(ctx context.Context, g gating, serve func(ctx context.Context, admit func(address string)) error) error {
 	if g.listen == "" {
-		return serve(ctx)
+		return serve(ctx, func(string) {})
 	}
-	allowed, err := sealed.New(sealed.Options{From: "--deny-proxy", Allow: append([]string{registry.String()}, g.allow...)})
+	allowed, err := sealed.New(sealed.Options{From: "--deny-proxy", Allow: g.allow})
 	if err != nil {
 		return err
 	}
@@ -69,19 +69,18 @@ func (a *app) beside(ctx context.Context, g gating, registry net.Addr, serve fun
 	if !a.quiet {
 		fmt.Fprintln(a.errOut, "see what the engine has to be told: dogestry seal")
 	}
-	both, bctx := errgroup.WithContext(ctx)
-	stop, end := context.WithCancel(bctx)
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() error {
 		defer end()
-		return serve(stop)
+		return serve(ctx, func(address string) { allowed.Admit("tcp", address) })
 	})
 	both.Go(func() error {
-		if err := sealed.NewGate(allowed, a.serveLog()).Serve(stop, listener); err != nil {
+		if err := sealed.NewGate(allowed, a.serveLog()).Serve(ctx, listener); err != nil {
 			return fault.Wrap(fault.Other, err, "cannot go on denying at %s", listener.Addr())
 		}
 		return nil
 	})
-	err = both.Wait()
-	end()
-	return err
+	return both.Wait()
 }
