@@ -26,6 +26,8 @@ var ways = map[string][]string{
 	"crypto/tls": {"Dial", "DialWithDialer", "Dialer"},
 	"os":         {"StartProcess"}, "os/exec": {"Command", "CommandContext", "Cmd"}, "syscall": {"Exec", "ForkExec", "StartProcess", "Connect"},
 	"github.com/docker/cli/cli/connhelper": {"GetConnectionHelper"},
+	"github.com/docker/cli/cli/config":     {"Load", "LoadDefaultConfigFile", "LoadFromReader"}, // credential helpers
+	"github.com/aws/aws-sdk-go-v2/config":  {"LoadDefaultConfig"},
 }
 
 // sealedFiles are those that may use them, and why that goes by the seal.

@@ -108,8 +108,8 @@ func serveSealed(t *testing.T, n *enginetest.Namespace, remote string) (registry
 		"serve", "--sealed", remote, "--listen", "127.0.0.1:0", "--mirror-of", "docker.io", "--deny-proxy", "127.0.0.1:0")}
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	p.launch()
-	at := regexp.MustCompile(`(?s) at http://(\S+)\n.* at http://(\S+)\n`)
+	at := regexp.MustCompile(`(?s)denying .* at http://(\S+)\n.*serving .* at http://(\S+)\n`)
 	p.until("it says where it listens", func() bool { return at.MatchString(p.stdout.String()) })
 	m := at.FindStringSubmatch(p.stdout.String())
-	return m[1], m[2]
+	return m[2], m[1]
 }

@@ -83,10 +83,13 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 	if !o.front.noPage {
 		fo.Page = people
 	}
-	return a.beside(ctx, o.gate, func(ctx context.Context, bound func(urls []string)) error {
+	return a.beside(ctx, o.gate, func(ctx context.Context, admit func(address string)) error {
 		fo.Ready = func(urls []string) {
+			for _, url := range urls {
+				_, address, _ := strings.Cut(url, "://")
+				admit(address)
+			}
 			a.printServing(name, urls)
-			bound(urls)
 		}
 		return front.Serve(ctx, handler, fo)
 	})

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -53,45 +51,19 @@ func (a *app) sealedMirror(registry http.Handler, mirrors []string) http.Handler
 }
 
 // beside runs serve, and where it is asked for the proxy beside it, which lets
-// clients through to the registry once serve has told where that is bound. When one
-// of them ends, so does the other.
-func (a *app) beside(ctx context.Context, g gating, serve func(ctx context.Context, bound func(urls []string)) error) error {
+// clients through to the addresses that serve admits. When one of them ends, so
+// does the other.
+func (a *app) beside(ctx context.Context, g gating, serve func(ctx context.Context, admit func(address string)) error) error {
 	if g.listen == "" {
-		return serve(ctx, func([]string) {})
+		return serve(ctx, func(string) {})
+	}
+	allowed, err := sealed.New(sealed.Options{From: "--deny-proxy", Allow: g.allow})
+	if err != nil {
+		return err
 	}
 	listener, err := listenOnLoopback(ctx, g.listen)
 	if err != nil {
 		return err
-	}
-	both, bctx := errgroup.WithContext(ctx)
-	stop, end := context.WithCancel(bctx)
-	defer end()
-	bound := make(chan []string, 1)
-	both.Go(func() error {
-		defer end()
-		return serve(stop, func(urls []string) { bound <- urls })
-	})
-	both.Go(func() error {
-		select {
-		case urls := <-bound:
-			return a.deny(stop, g, listener, urls)
-		case <-stop.Done():
-			return listener.Close()
-		}
-	})
-	return both.Wait()
-}
-
-// deny runs the proxy until ctx ends.
-func (a *app) deny(ctx context.Context, g gating, listener net.Listener, registry []string) error {
-	allow := slices.Clone(g.allow)
-	for _, url := range registry {
-		_, address, _ := strings.Cut(url, "://")
-		allow = append(allow, address)
-	}
-	allowed, err := sealed.New(sealed.Options{From: "--deny-proxy", Allow: allow})
-	if err != nil {
-		return errors.Join(err, listener.Close())
 	}
 	if !a.json {
 		fmt.Fprintf(a.out, "denying everything else at http://%s\n", listener.Addr())
@@ -99,10 +71,20 @@ func (a *app) deny(ctx context.Context, g gating, listener net.Listener, registr
 	if !a.quiet {
 		fmt.Fprintln(a.errOut, "see what the engine has to be told: dogestry seal")
 	}
-	if err := sealed.NewGate(allowed, a.serveLog()).Serve(ctx, listener); err != nil {
-		return fault.Wrap(fault.Other, err, "cannot go on denying at %s", listener.Addr())
-	}
-	return nil
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error {
+		defer end()
+		return serve(ctx, func(address string) { allowed.Admit("tcp", address) })
+	})
+	both.Go(func() error {
+		if err := sealed.NewGate(allowed, a.serveLog()).Serve(ctx, listener); err != nil {
+			return fault.Wrap(fault.Other, err, "cannot go on denying at %s", listener.Addr())
+		}
+		return nil
+	})
+	return both.Wait()
 }
 
 // listenOnLoopback listens where nobody but this machine's programs can ask.
