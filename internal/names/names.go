@@ -90,16 +90,13 @@ type Named struct {
 func Find(ctx context.Context, from remote.Source, name string, patterns []Pattern) ([]Named, error) {
 	var refs []image.Reference
 	matched := make([]bool, len(patterns))
-	listed := false
 	for i, p := range patterns {
 		if p.Plain() {
 			refs, matched[i] = append(refs, p.plain), true
-		} else {
-			listed = true
 		}
 	}
-	if listed {
-		for tag, err := range from.References(ctx, "") {
+	for _, repository := range listed(patterns) {
+		for tag, err := range from.References(ctx, repository) {
 			if err != nil {
 				return nil, err
 			}
@@ -123,6 +120,23 @@ func Find(ctx context.Context, from remote.Source, name string, patterns []Patte
 		err = fault.New(fault.NotFound, "what matched %s in %s is gone by now", patterns[0], name)
 	}
 	return found, err
+}
+
+// listed returns the repositories of which patterns have to see all tags, "" alone for
+// all of them: some remotes list those of a repository and not their repositories.
+func listed(patterns []Pattern) []string {
+	var all []string
+	for _, p := range patterns {
+		switch {
+		case p.Plain():
+		case strings.ContainsAny(p.repository, `*?[\`):
+			return []string{""}
+		default:
+			all = append(all, p.repository)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // resolve reads tags, several at once. One that is damaged names nothing. One

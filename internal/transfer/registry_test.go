@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dogestry/dogestry/internal/enginetest"
+	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/registry/client"
 	"github.com/dogestry/dogestry/internal/registry/registrytest"
@@ -268,5 +269,77 @@ func TestRegistryCopy(t *testing.T) {
 		if got, err := three.Resolve(t.Context(), reference(t, name)); err != nil || got != want {
 			t.Errorf("%s is %s, %v, want %s", name, got, err, want)
 		}
+	}
+}
+
+// TestRegistryIndex copies an image for two platforms, and one of which the source has
+// one alone, which a stock registry does not take.
+func TestRegistryIndex(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{})
+	dir := remoteIn(t, t.TempDir())
+	in := registryAt(t, s.Host+"/one", "", client.Gzip).In("app")
+	var manifests []image.Descriptor
+	for _, arch := range []string{"amd64", "arm64"} {
+		m := imageOf("app:"+arch, "for "+arch).EditConfig(func(config []byte) []byte {
+			return bytes.Replace(config, []byte(`"architecture":"amd64"`), []byte(`"architecture":"`+arch+`"`), 1)
+		})
+		copyIn(t, m, in)
+		id, err := in.Resolve(t.Context(), reference(t, "app:"+arch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc, err := in.Document(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifests = append(manifests, image.Descriptor{Digest: id, Size: int64(len(doc))})
+	}
+	index := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[`)
+	for i, arch := range []string{"amd64", "arm64"} {
+		if i > 0 {
+			index = append(index, ',')
+		}
+		index = fmt.Appendf(index, `{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":%d,"platform":{"os":"linux","architecture":%q}}`,
+			manifests[i].Digest, manifests[i].Size, arch)
+	}
+	index = append(index, ']', '}')
+	id, ref := image.DigestOf(index), reference(t, "app:1")
+	if err := in.PutDocument(t.Context(), index); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Tag(t.Context(), ref, id); err != nil {
+		t.Fatal(err)
+	}
+	one, two := registryAt(t, s.Host+"/one", "", client.Gzip), registryAt(t, s.Host+"/two", "", client.Gzip)
+	images := []CopyImage{{Source: ref, Target: ref}}
+	for _, step := range []struct {
+		from remote.Source
+		to   remote.Target
+	}{{one, dir}, {dir, two}} {
+		if _, err := Copy(t.Context(), step.from, step.to, images, CopyOptions{From: "from", To: "to", Options: Options{AllPlatforms: true}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := two.Resolve(t.Context(), ref); err != nil || got != id {
+		t.Errorf("it is %s, %v, want %s", got, err, id)
+	}
+	tree, err := remote.ReadTree(t.Context(), two.In("app"), id, nil)
+	if err != nil || len(tree.Children) != 2 {
+		t.Errorf("%v, %v", tree, err)
+	}
+
+	part := remoteIn(t, t.TempDir())
+	o := CopyOptions{From: "one", To: "part", Options: Options{Platform: image.Platform{OS: "linux", Architecture: "arm64"}}}
+	if _, err := Copy(t.Context(), one, part, images, o); err != nil {
+		t.Fatal(err)
+	}
+	three := registryAt(t, s.Host+"/three", "", client.Gzip)
+	_, err = Copy(t.Context(), part, three, images, CopyOptions{From: "part", To: "three"})
+	if !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), "all of its platforms") {
+		t.Errorf("a part of an index: %v, %s", err, fault.AdviceOf(err))
+	}
+	single := []CopyImage{{Source: image.Reference{Repository: "app", Digest: manifests[1].Digest}, Target: reference(t, "app:arm")}}
+	if _, err := Copy(t.Context(), part, three, single, CopyOptions{From: "part", To: "three"}); err != nil {
+		t.Error(err)
 	}
 }

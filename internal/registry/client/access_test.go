@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -259,4 +261,39 @@ func TestPoisonedHints(t *testing.T) {
 	write(t, files[0], "nonsense")
 	push(t, open(t, s.Host, change), "again:1", img)
 	holds(t, open(t, s.Host, nil), "again:1", img)
+}
+
+// TestDial: whoever gives a dialer sees every connection, that to the token server too.
+func TestDial(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{Token: true})
+	img := image2(t, "app")
+	var mu sync.Mutex
+	dialled := map[string]bool{}
+	allowed := func(string) bool { return true }
+	change := func(o *client.Options) {
+		o.Credentials = known
+		o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			dialled[address] = true
+			if !allowed(address) {
+				return nil, fault.New(fault.Refused, "sealed: %s may not be contacted", address)
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		}
+	}
+	push(t, open(t, s.Host, change), "app:1", img)
+	tokens, err := url.Parse(s.Tokens.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !dialled[s.Host] || !dialled[tokens.Host] || len(dialled) != 2 {
+		t.Errorf("it dialled %v", dialled)
+	}
+	for _, refused := range []string{s.Host, tokens.Host} {
+		allowed = func(address string) bool { return address != refused }
+		if _, err := open(t, s.Host, change).Resolve(t.Context(), remotetest.Ref(t, "app:1")); !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), "sealed: "+refused) {
+			t.Errorf("%s is refused: %v", refused, err)
+		}
+	}
 }

@@ -16,6 +16,9 @@ import (
 	"github.com/dogestry/dogestry/internal/remote"
 )
 
+// errStop ends a list of which nobody wants more.
+var errStop = errors.New("enough")
+
 // listing returns what lists tags and referrers. It is one for all calls, which take
 // turns in changing a list of referrers.
 func (p *Repository) listing(ctx context.Context) (*orasremote.Repository, error) {

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync"
 
@@ -338,5 +337,3 @@ func (p *Repository) Hold(ctx context.Context, _ image.Digest, manifests []image
 	}
 	return ctx.Err()
 }
-
-var errStop = errors.New("enough")

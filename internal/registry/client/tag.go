@@ -36,7 +36,7 @@ func (p *Repository) Tag(ctx context.Context, ref image.Reference, id image.ID) 
 		return err
 	}
 	if err := p.putManifest(ctx, ref.Tag, doc); err != nil {
-		return p.failure(ctx, p.incomplete(id, err), "cannot tag %s in %s", ref, p.registry.o.Name)
+		return p.failure(ctx, p.incomplete(id, doc, err), "cannot tag %s in %s", ref, p.registry.o.Name)
 	}
 	p.remember(image.DigestOf(doc), doc)
 	return ctx.Err()
@@ -131,9 +131,9 @@ func (p *Repository) noImage(id image.ID, err error) error {
 	return fault.Wrap(fault.Other, err, "%s in %s is no image that this version can tag", id.Short(), p.where())
 }
 
-// incomplete turns what a registry says of a manifest that names what it lacks into
+// incomplete turns what a registry says of a document that names what it lacks into
 // an *IncompleteError; other errors stay as they are.
-func (p *Repository) incomplete(id image.ID, err error) error {
+func (p *Repository) incomplete(id image.ID, doc []byte, err error) error {
 	a := answerOf(err)
 	if a == nil {
 		return err
@@ -142,7 +142,7 @@ func (p *Repository) incomplete(id image.ID, err error) error {
 	if len(lost) == 0 {
 		return err
 	}
-	if x, parsed := image.ParseIndex(p.remembered(id)); parsed == nil {
+	if x, parsed := image.ParseIndex(doc); parsed == nil {
 		for _, c := range x.Manifests {
 			if slices.Contains(lost, c.Digest) {
 				return fault.Wrap(fault.Refused, cleaned{err}, "%s takes no image without all of its platforms, and %s has not all", p.registry.o.Name, id.Short()).

@@ -35,7 +35,7 @@ func newTransport(o Options) (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = limits.Dial(dial)
 	t.TLSClientConfig = trust
-	t.MaxIdleConnsPerHost = connections
+	t.MaxIdleConnsPerHost, t.MaxConnsPerHost = connections, 2*connections
 	t.ReadBufferSize, t.WriteBufferSize = 64<<10, limits.Piece(64<<10)
 	t.ResponseHeaderTimeout = 5 * time.Minute // some registries copy a large blob when its upload ends
 	t.DisableCompression = true               // digests are of what is stored
@@ -46,7 +46,7 @@ func newTransport(o Options) (*http.Transport, error) {
 	return t, nil
 }
 
-// connections are kept open for later requests.
+// connections are kept open for later requests. Twice as many there may be at all.
 const connections = 32
 
 // trusted says whom to believe: the system's authorities (SSL_CERT_FILE), those of

@@ -135,7 +135,7 @@ func (p *Repository) PutDocument(ctx context.Context, doc []byte) error {
 		}
 	}
 	if err != nil {
-		return p.failure(ctx, p.incomplete(id, err), "cannot store %s in %s", id.Short(), p.where())
+		return p.failure(ctx, p.incomplete(id, doc, err), "cannot store %s in %s", id.Short(), p.where())
 	}
 	p.remember(id, doc)
 	return nil

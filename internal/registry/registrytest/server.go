@@ -34,7 +34,6 @@ type Options struct {
 	TLS   bool // with a certificate that CAFile alone vouches for
 
 	NoDelete bool // refuse deletions
-	Fixed    bool // refuse to list repositories
 }
 
 // Server is a registry that is empty at first.
