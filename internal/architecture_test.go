@@ -41,7 +41,7 @@ var rules = []rule{
 	{"signature", []string{"image"}},
 	{"repo", []string{"lease", "original", "remote", "storage", "codec", "image", "fault"}},
 	{"registry/server", []string{"remote", "image", "fault"}},
-	{"registry/client", []string{"remote", "cache", "codec", "throttle", "image", "fault"}},
+	{"registry/client", []string{"remote", "cache", "codec", "throttle", "sealed", "image", "fault"}},
 	{"layout", []string{"remote", "storage", "codec", "image", "fault"}},
 	{"dockerarchive", []string{"layout", "remote", "storage", "codec", "image", "fault"}},
 	{"lease", []string{"storage", "image"}},

@@ -32,12 +32,15 @@ var ways = map[string][]string{
 
 // sealedFiles are those that may use them, and why that goes by the seal.
 var sealedFiles = map[string]string{
-	"internal/sealed/sealed.go":     "is the seal",
-	"internal/sealed/proxy.go":      "dials by a seal of its own",
-	"internal/engine/engine.go":     "makes a transport, whose dialer sealedDial replaces",
-	"internal/engine/sealed.go":     "dials by the seal",
-	"internal/storage/s3/sealed.go": "is given to the SDK by way of the seal",
-	"internal/storage/s3/store.go":  "makes its transport of the one that the SDK was given",
+	"internal/sealed/sealed.go":             "is the seal",
+	"internal/sealed/proxy.go":              "dials by a seal of its own",
+	"internal/engine/engine.go":             "makes a transport, whose dialer sealedDial replaces",
+	"internal/engine/sealed.go":             "dials by the seal",
+	"internal/registry/client/docker.go":    "asks before a helper is run",
+	"internal/registry/client/registry.go":  "takes its transport",
+	"internal/registry/client/transport.go": "makes one and puts the seal under it",
+	"internal/storage/s3/sealed.go":         "is given to the SDK by way of the seal",
+	"internal/storage/s3/store.go":          "makes its transport of the one that the SDK was given",
 }
 
 // TestEverythingGoesByTheSeal finds what could contact somebody without asking.

@@ -70,7 +70,7 @@ func (a *app) openRegistry(name string, mode access, compression string) (*clien
 	return client.Open(client.Options{
 		Address: address, Name: name, Compression: method, CacheDir: cacheDir(),
 		Writes: mode != toRead, Plan: mode == toPlan,
-		Credentials: client.DockerCredentials(""), CertsDir: dockerCerts,
+		Credentials: client.DockerCredentials("", a.seal), Seal: a.seal, CertsDir: dockerCerts,
 		UploadLimit: int64(a.uploadLimit), DownloadLimit: int64(a.downloadLimit),
 		Log: a.log(), Notify: a.note,
 	})

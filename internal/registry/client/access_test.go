@@ -115,17 +115,17 @@ func TestCredentials(t *testing.T) {
 	img := image2(t, "app")
 	stored := t.TempDir()
 	write(t, filepath.Join(stored, "config.json"), fmt.Sprintf(`{"auths":{%q:{"username":%q,"password":%q}}}`, s.Host, registrytest.User, registrytest.Password))
-	push(t, open(t, s.Host, func(o *client.Options) { o.Credentials = client.DockerCredentials(stored) }), "app:1", img)
+	push(t, open(t, s.Host, func(o *client.Options) { o.Credentials = client.DockerCredentials(stored, nil) }), "app:1", img)
 
 	helped, bin := t.TempDir(), t.TempDir()
 	write(t, filepath.Join(helped, "config.json"), fmt.Sprintf(`{"credHelpers":{%q:"tests"}}`, s.Host))
 	helper := filepath.Join(bin, "docker-credential-tests")
 	write(t, helper, fmt.Sprintf("#!/bin/sh\nprintf '{\"ServerURL\":\"\",\"Username\":\"%s\",\"Secret\":\"%s\"}'\n", registrytest.User, registrytest.Password))
 	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
-	holds(t, open(t, s.Host, func(o *client.Options) { o.Credentials = client.DockerCredentials(helped) }), "app:1", img)
+	holds(t, open(t, s.Host, func(o *client.Options) { o.Credentials = client.DockerCredentials(helped, nil) }), "app:1", img)
 
 	write(t, helper, "#!/bin/sh\necho no secret here\nexit 1\n")
-	_, err := open(t, s.Host, func(o *client.Options) { o.Credentials = client.DockerCredentials(helped) }).Resolve(t.Context(), remotetest.Ref(t, "app:1"))
+	_, err := open(t, s.Host, func(o *client.Options) { o.Credentials = client.DockerCredentials(helped, nil) }).Resolve(t.Context(), remotetest.Ref(t, "app:1"))
 	if err == nil || !strings.Contains(err.Error(), "credential helper") || strings.Contains(err.Error(), "secret") {
 		t.Errorf("a helper that fails: %v", err)
 	}

@@ -1,17 +1,20 @@
 package client
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/docker/cli/cli/config"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/sealed"
 )
 
 // DockerCredentials returns those that `docker login` has stored, in docker's
 // configuration or by a credential helper, which is then run. dir is docker's
 // configuration directory; empty for where docker has it (DOCKER_CONFIG, else ~/.docker).
-func DockerCredentials(dir string) func(ctx context.Context, host string) (Credentials, error) {
+// Seal says whether the helper may be run; nil lets it.
+func DockerCredentials(dir string, seal *sealed.Seal) func(ctx context.Context, host string) (Credentials, error) {
 	return func(ctx context.Context, host string) (Credentials, error) {
 		if dir == "" {
 			dir = config.Dir()
@@ -23,6 +26,11 @@ func DockerCredentials(dir string) func(ctx context.Context, host string) (Crede
 		key := host
 		if host == hub {
 			key = "https://index.docker.io/v1/" // as docker calls it
+		}
+		if helper := cmp.Or(stored.CredentialHelpers[key], stored.CredentialsStore); helper != "" {
+			if err := seal.Program("docker-credential-" + helper); err != nil {
+				return Credentials{}, err
+			}
 		}
 		c, err := stored.GetAuthConfig(key)
 		if err != nil { // the text is the helper's, and may have anything in it

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/sealed"
 	"github.com/dogestry/dogestry/internal/throttle"
 )
 
@@ -28,6 +29,10 @@ type Options struct {
 
 	// Credentials returns those for the registry; nil knows none. It is asked once.
 	Credentials func(ctx context.Context, host string) (Credentials, error)
+
+	// Seal keeps it from contacting anybody else; nil does not. The registry itself is
+	// admitted. Who gives out its tokens, and where it redirects to, has to be named.
+	Seal *sealed.Seal
 
 	Dial          throttle.Dialer // nil: that of net.Dialer. All connections are made by it
 	UploadLimit   int64           // bytes a second, of all requests together; 0: none

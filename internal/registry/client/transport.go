@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/sealed"
 	"github.com/dogestry/dogestry/internal/throttle"
 )
 
@@ -43,6 +45,10 @@ func newTransport(o Options) (*http.Transport, error) {
 	t.Protocols = new(http.Protocols)
 	t.Protocols.SetHTTP1(true)
 	t.ForceAttemptHTTP2 = false
+	for _, scheme := range []string{"https", "http"} {
+		o.Seal.Admit("tcp", sealed.HostPort(&url.URL{Scheme: scheme, Host: o.endpoint()}))
+	}
+	o.Seal.Transport(t)
 	return t, nil
 }
 
