@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -305,4 +306,21 @@ func TestPace(t *testing.T) {
 			t.Errorf("%s is too slow: %v", what, slow)
 		}
 	}
+}
+
+// TestTrickle: a body that comes too slowly fails where it is read.
+func TestTrickle(t *testing.T) {
+	f := &front{o: Options{Stall: time.Nanosecond}.withDefaults()}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPatch, "/v2/a/blobs/uploads/1", trickle{})
+	x := f.exchange(httptest.NewRecorder(), r)
+	if _, err := io.Copy(io.Discard, x.request.Body); err != errSlow || !x.stalled {
+		t.Errorf("error %v, stalled: %v", err, x.stalled)
+	}
+}
+
+type trickle struct{}
+
+func (trickle) Read(p []byte) (int, error) {
+	<-time.After(20 * time.Millisecond) // at least
+	return 1, nil
 }
