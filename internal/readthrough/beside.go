@@ -1,0 +1,92 @@
+package readthrough
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+)
+
+// Held implements remote.Holder. Where the remote cannot be asked, it is what the
+// cache has of the index.
+func (s *Source) Held(ctx context.Context, index image.Digest) ([]image.Digest, error) {
+	holder, ok := s.from.(remote.Holder)
+	if !ok {
+		return s.manifests(ctx, index, func(image.Digest) bool { return true })
+	}
+	held, err := holder.Held(ctx, index)
+	if !isAway(err) {
+		return held, err
+	}
+	there, failed := s.manifests(ctx, index, func(id image.Digest) bool {
+		_, ok := s.cache.document(ctx, id)
+		return ok
+	})
+	if failed != nil || len(there) == 0 {
+		return nil, err
+	}
+	return there, nil
+}
+
+// manifests returns those of an index that are chosen.
+func (s *Source) manifests(ctx context.Context, index image.Digest, choose func(image.Digest) bool) ([]image.Digest, error) {
+	doc, err := s.Document(ctx, index)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := image.ParseIndex(doc)
+	if err != nil {
+		return nil, err
+	}
+	var ids []image.Digest
+	for _, m := range parsed.Manifests {
+		if choose(m.Digest) {
+			ids = append(ids, m.Digest)
+		}
+	}
+	return ids, nil
+}
+
+// Hold implements remote.Holder.
+func (s *Source) Hold(ctx context.Context, index image.Digest, manifests []image.Digest) error {
+	if holder, ok := s.from.(remote.Holder); ok {
+		return holder.Hold(ctx, index, manifests)
+	}
+	return errors.ErrUnsupported
+}
+
+// PutSignature implements remote.Signatures, as do the methods below: what the
+// remote has, and nothing where it has no such thing.
+func (s *Source) PutSignature(ctx context.Context, ref image.Reference, id image.ID, key string, content []byte) error {
+	if has, ok := s.from.(remote.Signatures); ok {
+		return has.PutSignature(ctx, ref, id, key, content)
+	}
+	return errors.ErrUnsupported
+}
+
+// Signature implements remote.Signatures.
+func (s *Source) Signature(ctx context.Context, ref image.Reference, id image.ID, key string) ([]byte, error) {
+	if has, ok := s.from.(remote.Signatures); ok {
+		return has.Signature(ctx, ref, id, key)
+	}
+	return nil, fault.New(fault.NotFound, "no signature of %s: this remote keeps none", ref)
+}
+
+// CurrentSignature implements remote.Signatures.
+func (s *Source) CurrentSignature(ctx context.Context, ref image.Reference, key string) ([]byte, error) {
+	if has, ok := s.from.(remote.Signatures); ok {
+		return has.CurrentSignature(ctx, ref, key)
+	}
+	return nil, fault.New(fault.NotFound, "no signature of %s: this remote keeps none", ref)
+}
+
+// Signed implements remote.Signatures.
+func (s *Source) Signed(ctx context.Context, ref image.Reference, id image.ID) iter.Seq2[remote.Signature, error] {
+	if has, ok := s.from.(remote.Signatures); ok {
+		return has.Signed(ctx, ref, id)
+	}
+	return func(func(remote.Signature, error) bool) {}
+}
