@@ -29,6 +29,8 @@ func (f *file) settings() map[string]func(value *yaml.Node) error {
 	return map[string]func(*yaml.Node) error{
 		"require-signature": f.requireSignature,
 		"verify-key":        f.verifyKey,
+		"cache":             f.cache,
+		"cache-size":        f.cacheSize,
 	}
 }
 
@@ -137,5 +139,32 @@ func (f *file) verifyKey(value *yaml.Node) error {
 		keys = append(keys, name)
 	}
 	f.to.VerifyKeys = Setting[[]string]{keys, f.at(value)}
+	return nil
+}
+
+// cache reads the name of a directory. A relative one is beside the configuration.
+// An empty one is none, whatever the administrator's file names.
+func (f *file) cache(value *yaml.Node) error {
+	if value.Kind != yaml.ScalarNode || value.Tag != "!!str" {
+		return f.wrong(value, "cache is the name of a directory")
+	}
+	dir := value.Value
+	if dir != "" && !filepath.IsAbs(dir) {
+		dir = filepath.Join(filepath.Dir(f.name), dir)
+	}
+	f.to.Cache = Setting[string]{dir, f.at(value)}
+	return nil
+}
+
+// cacheSize reads a number of bytes, such as 20GB.
+func (f *file) cacheSize(value *yaml.Node) error {
+	if value.Kind != yaml.ScalarNode || value.Tag != "!!str" && value.Tag != "!!int" {
+		return f.wrong(value, "cache-size is a number of bytes such as 20GB")
+	}
+	size, err := ParseSize(value.Value)
+	if err != nil {
+		return f.wrong(value, "cache-size is a number of bytes such as 20GB")
+	}
+	f.to.CacheSize = Setting[int64]{size, f.at(value)}
 	return nil
 }

@@ -31,6 +31,7 @@ var (
 	_ remote.StoredSource = Away{}
 	_ remote.Holder       = Away{}
 	_ remote.Signatures   = Away{}
+	_ remote.Originals    = Away{}
 )
 
 func (a Away) err(ctx context.Context) error {
@@ -99,4 +100,14 @@ func (a Away) CurrentSignature(ctx context.Context, _ image.Reference, _ string)
 // Signed yields the reason.
 func (a Away) Signed(ctx context.Context, _ image.Reference, _ image.ID) iter.Seq2[remote.Signature, error] {
 	return func(yield func(remote.Signature, error) bool) { yield(remote.Signature{}, a.err(ctx)) }
+}
+
+// Original fails.
+func (a Away) Original(ctx context.Context, _ image.Digest) (remote.Original, error) {
+	return remote.Original{}, a.err(ctx)
+}
+
+// OpenOriginal fails.
+func (a Away) OpenOriginal(ctx context.Context, _ remote.Layer) (io.ReadCloser, error) {
+	return nil, a.err(ctx)
 }

@@ -3,6 +3,7 @@ package readthrough
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
 
 	"github.com/dogestry/dogestry/internal/fault"
@@ -56,6 +57,23 @@ func (s *Source) Hold(ctx context.Context, index image.Digest, manifests []image
 		return holder.Hold(ctx, index, manifests)
 	}
 	return errors.ErrUnsupported
+}
+
+// Original implements remote.Originals: an entry of format 1.0 is no document, and not
+// kept. Its layer, once it was measured, has a digest and is like any other.
+func (s *Source) Original(ctx context.Context, id image.Digest) (remote.Original, error) {
+	if has, ok := s.from.(remote.Originals); ok {
+		return has.Original(ctx, id)
+	}
+	return remote.Original{}, fault.New(fault.Damaged, "no entry %s of format 1.0", id.Short())
+}
+
+// OpenOriginal implements remote.Originals.
+func (s *Source) OpenOriginal(ctx context.Context, layer remote.Layer) (io.ReadCloser, error) {
+	if has, ok := s.from.(remote.Originals); ok {
+		return has.OpenOriginal(ctx, layer)
+	}
+	return nil, errors.ErrUnsupported
 }
 
 // PutSignature implements remote.Signatures, as do the methods below: what the

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,9 +58,10 @@ type Cache struct {
 	now func() time.Time // time.Now but in tests
 
 	mu    sync.Mutex
-	off   time.Time // until then nothing is written
-	told  bool      // of trouble with the cache itself
-	wrong map[image.Digest]bool
+	off   time.Time             // until then nothing is written
+	told  bool                  // of trouble with the cache itself
+	wrong map[image.Digest]bool // entries of which was told that they are damaged
+	stuck map[image.Digest]bool // damaged entries that cannot be removed
 }
 
 // Open returns the cache on store, which stays the caller's. A store that has tags
@@ -84,7 +86,7 @@ func Open(ctx context.Context, store Store, o Options) (*Cache, error) {
 	}
 	c := &Cache{
 		store: store, repo: r, name: o.Name, log: o.Log, notify: o.Notify,
-		now: time.Now, wrong: map[image.Digest]bool{},
+		now: time.Now, wrong: map[image.Digest]bool{}, stuck: map[image.Digest]bool{},
 	}
 	c.room = newRoom(c, o.Limit)
 	return c, nil
@@ -106,7 +108,9 @@ func (c *Cache) look(ctx context.Context, want remote.Closure) []remote.Layer {
 		c.trouble(err)
 		return nil
 	}
-	return there
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.DeleteFunc(there, func(l remote.Layer) bool { return c.stuck[l.Digest] || c.stuck[l.Packed] })
 }
 
 // document returns a document that is there. One that is damaged is told; whoever
@@ -167,6 +171,9 @@ func (c *Cache) lost(ctx context.Context, layer remote.Layer, cause error) {
 	defer cancel()
 	for _, id := range entriesOf(layer) {
 		if _, err := c.repo.Forget(ctx, id, time.Time{}); err != nil {
+			c.mu.Lock()
+			c.stuck[id] = true
+			c.mu.Unlock()
 			c.trouble(err)
 		}
 	}

@@ -169,12 +169,20 @@ func (r *reader) mismatch(wrong *image.MismatchError) error {
 	return r.source.cache.damage(r.at, wrong)
 }
 
-// damage is the fault of a layer that the cache had damaged.
+// damage is the fault of a layer that the cache had damaged. As it is not used again,
+// whoever can asks for the layer once more (remote.ErrReplaced).
 func (c *Cache) damage(layer remote.Layer, cause error) error {
-	where := &remote.Damage{Object: layer.Object, Text: layer.Object + " in the cache " + c.name, Cause: cause}
+	where := &remote.Damage{Object: layer.Object, Text: layer.Object + " in the cache " + c.name, Cause: replacedError{cause}}
 	return fault.Wrap(fault.Damaged, where, "layer %s is damaged", layer.Digest.Short()).
 		Advise("It is removed from the cache: run the same command again, which reads it from the remote.")
 }
+
+// replacedError is a remote.ErrReplaced with another text.
+type replacedError struct{ error }
+
+func (e replacedError) Is(target error) bool { return target == remote.ErrReplaced }
+
+func (e replacedError) Unwrap() error { return e.error }
 
 // Close ends reading. It may be called again.
 func (r *reader) Close() error {

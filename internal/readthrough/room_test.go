@@ -180,6 +180,13 @@ func (s *sick) PutFollowed(ctx context.Context, key string, body io.Reader, begu
 	return s.Store.PutFollowed(ctx, key, body, begun)
 }
 
+func (s *sick) Delete(ctx context.Context, key string) error {
+	if s.broken.Load() {
+		return fmt.Errorf("the-cache: %w", storage.ErrPermission)
+	}
+	return s.Store.Delete(ctx, key)
+}
+
 func (s *sick) Put(ctx context.Context, key string, body io.Reader) error {
 	s.puts.Add(1)
 	if s.broken.Load() {
@@ -241,6 +248,23 @@ func TestFull(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStuck: what is damaged and cannot be removed is not used any more.
+func TestStuck(t *testing.T) {
+	p, dir := newProbe(t), t.TempDir()
+	tar := remotetest.Noise("noise", large)
+	pushed(t, p, "app:1", tar)
+	s := &sick{Store: directory(t, dir)}
+	from := cacheOn(t, s, 1<<30, nil).New(p)
+	reads(t, from, tar)
+	layer := layerOf(t, from, tar)
+	flip(t, layerFile(t, dir, layer.Digest))
+	s.broken.Store(true)
+	if _, err := remotetest.Read(t.Context(), from, layer); !errors.Is(err, remote.ErrReplaced) {
+		t.Errorf("%v", err)
+	}
+	reads(t, from, tar)
 }
 
 // TestFullForCopies: so it is where bytes are taken as they are stored.

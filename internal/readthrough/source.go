@@ -30,6 +30,7 @@ var (
 	_ remote.StoredSource = (*Source)(nil)
 	_ remote.Holder       = (*Source)(nil)
 	_ remote.Signatures   = (*Source)(nil)
+	_ remote.Originals    = (*Source)(nil)
 )
 
 // inCache is the Layer.Source of layers that were found in the cache.
@@ -51,9 +52,13 @@ func (s *Source) Resolve(ctx context.Context, ref image.Reference) (image.ID, er
 		return s.from.Resolve(ctx, ref)
 	}
 	id, err := s.from.Resolve(ctx, ref)
-	if isAway(err) && fault.AdviceOf(err) == "" {
-		err = fault.Wrap(fault.KindOf(err), err, "cannot ask what %s is", ref).
-			Advise("What a tag names is asked each time, as it may move. An image that the cache has whole can be had by its digest: %s@sha256:…", ref.Repository)
+	if isAway(err) {
+		advice := fault.AdviceOf(err)
+		if advice != "" {
+			advice += "\n"
+		}
+		err = fault.Wrap(fault.KindOf(err), err, "cannot ask what %s names", ref).
+			Advise("%sA tag may move, so it is asked for each time. An image that the cache has whole can be had by its digest: %s@sha256:…", advice, ref.Repository)
 	}
 	return id, err
 }

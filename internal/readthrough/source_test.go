@@ -396,7 +396,7 @@ func TestDamagedForCopies(t *testing.T) {
 	layer := layerOf(t, from, tar)
 	flip(t, layerFile(t, dir, layer.Digest))
 	broken := errors.New("broken on purpose")
-	if err := from.Damage(layer, broken); !fault.Is(err, fault.Damaged) || !errors.Is(err, broken) || !strings.Contains(err.Error(), "the-cache") {
+	if err := from.Damage(layer, broken); !fault.Is(err, fault.Damaged) || !errors.Is(err, broken) || !errors.Is(err, remote.ErrReplaced) || !strings.Contains(err.Error(), "the-cache") {
 		t.Errorf("%v", err)
 	}
 	if file := layerFile(t, dir, layer.Digest); file != "" || !strings.Contains(told.since(), "damaged") {
