@@ -20,7 +20,7 @@ func readTree(ctx context.Context, source remote.Source, id image.ID) (*image.Tr
 		return nil, fault.Wrap(fault.Damaged, err, "image %s", id.Short())
 	case err != nil:
 		return nil, err
-	case tree.Kind == image.IndexKind && len(tree.Children) == 0:
+	case tree.Kind == image.IndexKind && len(tree.Children) == 0 && len(tree.Index.Manifests) > 0:
 		return nil, fault.New(fault.Damaged, "image %s: none of its platforms is there", id.Short())
 	}
 	return tree, nil

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/storage"
 	"github.com/dogestry/dogestry/internal/storage/probe"
 )
@@ -69,9 +70,7 @@ func (a *app) check(ctx context.Context, name string, sweep bool, olderThan time
 	swept := 0
 	if sweep && err == nil {
 		display.Status("removing what killed pushes left in " + name)
-		if swept, err = probe.Sweep(ctx, both[0], olderThan); err != nil {
-			err = fault.Wrap(kindOf(err), err, "cannot remove what killed pushes left in %s", name)
-		}
+		swept, err = sweepLeftovers(ctx, name, both[0], olderThan)
 	}
 	hide()
 	if a.json {
@@ -82,6 +81,21 @@ func (a *app) check(ctx context.Context, name string, sweep bool, olderThan time
 		fmt.Fprintf(a.out, "\nremoved %d left-overs that were older than %s\n", swept, olderThan)
 	}
 	return err
+}
+
+// sweepLeftovers removes what killed processes left: of writes, of checks, and uploads to
+// a served registry to which nothing is added any more.
+func sweepLeftovers(ctx context.Context, name string, store storage.Store, age time.Duration) (removed int, err error) {
+	removed, err = probe.Sweep(ctx, store, age)
+	if err != nil {
+		return removed, fault.Wrap(kindOf(err), err, "cannot remove what killed pushes left in %s", name)
+	}
+	in, err := repo.Open(ctx, store, repo.Options{Name: name})
+	if err != nil {
+		return removed, err
+	}
+	uploads, err := in.SweepUploads(ctx, age)
+	return removed + uploads, err
 }
 
 // verdict returns why push and pull do not work, or nil.

@@ -17,6 +17,10 @@ type Descriptor struct {
 	Size      int64  `json:"size"`
 }
 
+// UnknownMediaType is that of bytes of which nobody has said what they are, such as
+// those that come to a registry before the manifest that names them (RFC 2046, section 4.5.1).
+const UnknownMediaType = "application/octet-stream"
+
 // The media types of layers' tars: OCI's and those of Docker's schema 2, also of
 // layers that were not to be distributed. What follows them names a compression
 // ("+gzip", ".gzip", "+zstd", …).

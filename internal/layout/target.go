@@ -331,9 +331,9 @@ func (t *Target) tree(ctx context.Context, id image.ID) (*image.Tree, error) {
 			}
 			return b, err
 		},
-		Pick: func(ctx context.Context, index image.Digest, _ *image.Index) ([]image.Digest, error) {
+		Pick: func(ctx context.Context, index image.Digest, in *image.Index) ([]image.Digest, error) {
 			held, err := t.Held(ctx, index)
-			if err == nil && len(held) == 0 {
+			if err == nil && len(held) == 0 && len(in.Manifests) > 0 {
 				err = fault.New(fault.Other, "none of the platforms of %s is in %s", index.Short(), t.Name)
 			}
 			return held, err

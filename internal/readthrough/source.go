@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"sync/atomic"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -23,6 +24,8 @@ type Source struct {
 	cache   *Cache
 	from    remote.Source
 	flights *flights
+	live    bool          // what is there is asked of the remote
+	unknown atomic.Uint64 // numbers what nobody knows the version of
 }
 
 var (
@@ -41,18 +44,25 @@ func (c *Cache) New(from remote.Source) *Source {
 	return &Source{cache: c, from: from, flights: &flights{cache: c, under: map[string]*flight{}}}
 }
 
+// NewLive is New for a remote that is written to, too: what it has is asked of it each
+// time, and the cache is not believed that something is there. Bytes come from the cache.
+func (c *Cache) NewLive(from remote.Source) *Source {
+	s := c.New(from)
+	s.live = true
+	return s
+}
+
 // Resolve asks the remote what a tag names. What is named by its digest is that.
 func (s *Source) Resolve(ctx context.Context, ref image.Reference) (image.ID, error) {
-	if !ref.Digest.IsZero() {
+	if !ref.Digest.IsZero() && !s.live {
 		if doc, ok := s.cache.document(ctx, ref.Digest); ok {
 			if _, err := image.KindOf(doc); err == nil {
 				return ref.Digest, nil
 			}
 		}
-		return s.from.Resolve(ctx, ref)
 	}
 	id, err := s.from.Resolve(ctx, ref)
-	if isAway(err) {
+	if ref.Digest.IsZero() && isAway(err) {
 		advice := fault.AdviceOf(err)
 		if advice != "" {
 			advice += "\n"
@@ -77,6 +87,9 @@ func (s *Source) Document(ctx context.Context, id image.Digest) ([]byte, error) 
 
 // Look implements remote.Source. What the cache has tells no versions.
 func (s *Source) Look(ctx context.Context, c remote.Closure, known map[image.Digest]remote.Layer) (*remote.Found, error) {
+	if s.live {
+		return s.from.Look(ctx, c, known)
+	}
 	mine := &remote.Found{Documents: map[image.Digest]string{}, Layers: map[image.Digest]remote.Layer{}, Torn: map[image.Digest]error{}}
 	var rest remote.Closure
 	for _, l := range s.cache.look(ctx, remote.Closure{Layers: c.Layers}) {

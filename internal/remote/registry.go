@@ -93,3 +93,10 @@ type Ranges interface {
 	// stored encoded. The caller closes the reader.
 	OpenRange(ctx context.Context, layer Layer, offset, n int64) (io.ReadCloser, error)
 }
+
+// Manifests is a Source that keeps the manifests of images of which tags name the
+// config alone (docs/format.md, "The synthesised manifest").
+type Manifests interface {
+	// ManifestOf is as the function of that name.
+	ManifestOf(ctx context.Context, config image.ID) ([]byte, error)
+}

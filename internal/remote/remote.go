@@ -148,7 +148,8 @@ type Target interface {
 
 	// PutLayer stores the bytes of layer.Digest: a tar as the remote likes to
 	// store tars, anything else as it is. Where that is a compressed tar, the layer
-	// is there from then on by the tar's diffID too. PutLayer verifies r and
+	// is there from then on by the tar's diffID too. Where its media type is
+	// image.UnknownMediaType, its first bytes may decide. PutLayer verifies r and
 	// publishes nothing where digest or layer.Size is wrong (*image.MismatchError).
 	// layer.Size may be -1 when it is not known. It returns the layer as stored.
 	PutLayer(ctx context.Context, layer image.Descriptor, r io.Reader) (Layer, error)
@@ -255,7 +256,7 @@ type Holder interface {
 
 // ReadTree reads the documents of an image that a remote has, as image.ReadTree
 // does. Pick chooses from the manifests of an index that the remote holds; nil
-// takes them all.
+// takes them all. It is not asked of an index that names none.
 func ReadTree(ctx context.Context, from Source, id image.ID, pick func([]image.Child) ([]image.Digest, error)) (*image.Tree, error) {
 	return image.ReadTree(ctx, id, image.Reader{
 		Document: from.Document,
@@ -264,7 +265,7 @@ func ReadTree(ctx context.Context, from Source, id image.ID, pick func([]image.C
 			if err != nil {
 				return nil, err
 			}
-			if pick != nil {
+			if pick != nil && len(index.Manifests) > 0 {
 				return pick(held)
 			}
 			ids := make([]image.Digest, len(held))

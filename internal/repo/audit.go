@@ -88,7 +88,7 @@ func (r *Repo) synthesize(ctx context.Context, id image.Digest, layers []remote.
 			return nil, nil
 		}
 	}
-	return image.SynthesizeManifest(doc, ordered(config.DiffIDs, layers)), nil
+	return image.SynthesizeManifest(doc, remote.Ordered(config.DiffIDs, layers)), nil
 }
 
 // Restore writes manifest and pointer.

@@ -186,6 +186,7 @@ func (c *collector) mark(ctx context.Context) (err error) {
 	}
 	c.o.Status("looking at what is needed")
 	c.reach = newReach(c.repo)
+	c.reach.stays = func(id image.Digest) bool { e := c.entries[id]; return e != nil && c.young(e.modified) }
 	for _, e := range c.entries {
 		c.reach.aliases = c.reach.aliases || e.blob
 	}
@@ -200,7 +201,7 @@ func (c *collector) mark(ctx context.Context) (err error) {
 		c.result.Entries.add(e)
 		switch {
 		case c.reach.marked[id]:
-		case c.now.Sub(e.modified) < c.o.Grace:
+		case c.young(e.modified), c.reach.spared[id]: // it, or what it refers to
 			c.result.Young.add(e)
 		default:
 			c.garbage = append(c.garbage, e)
@@ -208,6 +209,9 @@ func (c *collector) mark(ctx context.Context) (err error) {
 	}
 	return c.order(ctx)
 }
+
+// young reports whether what was written then is not old enough to be garbage.
+func (c *collector) young(modified time.Time) bool { return c.now.Sub(modified) < c.o.Grace }
 
 // order sorts the garbage by rank.
 func (c *collector) order(ctx context.Context) error {
@@ -259,6 +263,9 @@ func (c *collector) delete(ctx context.Context) (settled bool, err error) {
 	// What has begun is not broken off by an interrupt, so that it is known to have ended.
 	begun := context.WithoutCancel(ctx)
 	d := deletion{collector: c, settled: true}
+	if ctx.Err() == nil {
+		d.fail(c.dropReferrers(begun))
+	}
 	for len(c.garbage) > 0 {
 		n := 0
 		for n < len(c.garbage) && c.garbage[n].rank == c.garbage[0].rank {
@@ -281,6 +288,8 @@ func (c *collector) delete(ctx context.Context) (settled bool, err error) {
 	}
 	if d.failed == nil && ctx.Err() == nil {
 		d.fail(c.dropSignatures(begun))
+		_, err := c.repo.sweepUploads(begun, c.now.Add(-UploadAge))
+		d.fail(err)
 	}
 	return d.settled, cmp.Or(d.failed, ctx.Err())
 }
@@ -292,7 +301,7 @@ func (c *collector) dropSignatures(ctx context.Context) error {
 			return err
 		}
 		id, ok := signedImage(info.Key)
-		if !ok || c.reach.marked[id] || c.reach.spared[id] || c.now.Sub(info.Modified) < c.o.Grace {
+		if !ok || c.reach.marked[id] || c.reach.spared[id] || c.young(info.Modified) {
 			continue
 		}
 		_, err := c.repo.store.Stat(ctx, entryKey(id, entryJSON))
@@ -304,6 +313,29 @@ func (c *collector) dropSignatures(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// dropReferrers deletes what says of the garbage that it refers to others: before
+// the garbage, as tags go before what they name. Else it would name what is not
+// there, once its subject is pushed again (format.md, D7).
+func (c *collector) dropReferrers(ctx context.Context) error {
+	if len(c.garbage) == 0 {
+		return nil
+	}
+	gone := make(map[image.Digest]bool, len(c.garbage))
+	for _, e := range c.garbage {
+		gone[e.id] = true
+	}
+	var keys []string
+	for info, err := range c.repo.store.List(ctx, referrersPrefix) {
+		if err != nil {
+			return err
+		}
+		if _, id, ok := parseReferrer(info.Key); ok && gone[id] {
+			keys = append(keys, info.Key)
+		}
+	}
+	return c.repo.deleteAll(ctx, keys)
 }
 
 // deletion is what became of entries.
@@ -353,7 +385,7 @@ func (c *collector) drop(ctx context.Context, e *entry) (gone bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if info.Modified.After(e.modified) && c.now.Sub(info.Modified) < c.o.Grace {
+		if info.Modified.After(e.modified) && c.young(info.Modified) {
 			return false, nil
 		}
 		keys = append(keys, info.Key)

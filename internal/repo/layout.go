@@ -1,6 +1,8 @@
 package repo
 
 import (
+	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/dogestry/dogestry/internal/codec"
@@ -22,7 +24,8 @@ const (
 	digestsPrefix    = "digests/"   // what registries know besides
 	referrersPrefix  = "referrers/" // the same
 	runPrefix        = "run/"       // what does not outlive a run; copies leave it out
-	bundleList       = ".bundle"    // the first member of a bundle; no store has it
+	uploadsPrefix    = runPrefix + "uploads/"
+	bundleList       = ".bundle" // the first member of a bundle; no store has it
 
 	entryJSON     = "json"
 	entryVersion  = "VERSION"
@@ -30,6 +33,10 @@ const (
 	entryBlob     = "blob"     // bytes kept as they came
 	layerBase     = "layer.tar"
 	heldBase      = "held-" // of an index, and the hex digits of a manifest that is here
+
+	uploadSession = "session" // of an upload: what it is for
+	uploadDigits  = 32        // of the ID of an upload
+	offsetDigits  = 20        // of a piece's name, so that pieces are listed in their order
 
 	keyDigits = 16 // of the ID of a key that signs
 )
@@ -111,6 +118,69 @@ func parseSignature(ref image.Reference, key string) (s remote.Signature, ok boo
 		return remote.Signature{}, false
 	}
 	return remote.Signature{Image: id, Key: signer}, true
+}
+
+// memberKey is where it is said that a manifest belongs to a repository.
+func memberKey(repository string, id image.Digest) string {
+	return digestsPrefix + encodeRepository(repository) + "/" + id.Hex()
+}
+
+// parseMember returns the manifest that a key below digests/ or referrers/ names.
+func parseMember(key string) (id image.Digest, ok bool) {
+	id, err := image.ParseHex(key[strings.LastIndexByte(key, '/')+1:])
+	return id, err == nil
+}
+
+// repositoryReferrers begins the keys of all referrers that a repository has, and
+// maybe of other repositories.
+func repositoryReferrers(repository string) string {
+	return referrersPrefix + encodeRepository(repository) + "/"
+}
+
+// referrersOf begins the keys of those that refer to subject.
+func referrersOf(repository string, subject image.Digest) string {
+	return repositoryReferrers(repository) + subject.Hex() + "/"
+}
+
+// referrerKey is where it is said that a manifest of a repository refers to subject.
+func referrerKey(repository string, subject, id image.Digest) string {
+	return referrersOf(repository, subject) + id.Hex()
+}
+
+// parseReferrer returns what a key below referrers/ is about.
+func parseReferrer(key string) (subject, id image.Digest, ok bool) {
+	id, ok = parseMember(key)
+	if !ok {
+		return subject, id, false
+	}
+	subject, ok = parseMember(key[:strings.LastIndexByte(key, '/')])
+	return subject, id, ok
+}
+
+// uploadKey is where an object of an upload lies.
+func uploadKey(id, name string) string { return uploadPrefix(id) + name }
+
+func uploadPrefix(id string) string { return uploadsPrefix + id + "/" }
+
+// pieceName is that of the piece of an upload that begins at offset.
+func pieceName(offset int64) string { return fmt.Sprintf("%0*d", offsetDigits, offset) }
+
+// parsePiece is the inverse of pieceName.
+func parsePiece(name string) (offset int64, ok bool) {
+	offset, err := strconv.ParseInt(name, 10, 64)
+	return offset, err == nil && offset >= 0 && pieceName(offset) == name
+}
+
+// parseUploadKey returns the upload that a key is of.
+func parseUploadKey(key string) (id string, ok bool) {
+	rest, below := strings.CutPrefix(key, uploadsPrefix)
+	id, _, inUpload := strings.Cut(rest, "/")
+	return id, below && inUpload && validUpload(id)
+}
+
+// validUpload reports whether id may be that of an upload.
+func validUpload(id string) bool {
+	return len(id) == uploadDigits && strings.Trim(id, hexDigits) == ""
 }
 
 // parseTagKey is the inverse of tagKey; ok is false for keys that no tag has.

@@ -22,6 +22,8 @@ import (
 type reach struct {
 	repo    *Repo
 	aliases bool // there are blobs among what may be deleted: then aliases are followed
+	// stays says which entries are too young to be deleted; nil where nobody asks.
+	stays func(image.Digest) bool
 
 	mu     sync.Mutex
 	marked map[image.Digest]bool // reached by roots
@@ -53,24 +55,7 @@ func (m *reach) roots(ctx context.Context) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	// A referrer lives while its subject does, and may be another one's subject.
-	for before := -1; before != m.count(); {
-		before = m.count()
-		n, err := m.each(ctx, referrersPrefix, m.referrer)
-		if err != nil {
-			return 0, err
-		}
-		if n == 0 {
-			break
-		}
-	}
-	return tags + digests, nil
-}
-
-func (m *reach) count() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.marked)
+	return tags + digests, m.referrers(ctx)
 }
 
 // each calls follow for every object under prefix, several at once.
@@ -132,30 +117,11 @@ func (m *reach) tag(ctx context.Context, info storage.Info) error {
 
 // member follows digests/<repository>/<hex>.
 func (m *reach) member(ctx context.Context, info storage.Info) error {
-	id, err := image.ParseHex(info.Key[strings.LastIndexByte(info.Key, '/')+1:])
-	if err != nil {
+	id, ok := parseMember(info.Key)
+	if !ok {
 		return nil // nobody's
 	}
 	return m.needed(m.follow(ctx, id), info.Key)
-}
-
-// referrer follows referrers/<repository>/<subject hex>/<hex>.
-func (m *reach) referrer(ctx context.Context, info storage.Info) error {
-	parts := strings.Split(info.Key, "/")
-	if len(parts) < 4 {
-		return nil
-	}
-	subject, err := image.ParseHex(parts[len(parts)-2])
-	if err != nil {
-		return nil
-	}
-	m.mu.Lock()
-	lives := m.marked[subject]
-	m.mu.Unlock()
-	if !lives {
-		return nil
-	}
-	return m.member(ctx, info)
 }
 
 // needed says which root needs what cannot be read.

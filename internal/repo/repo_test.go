@@ -32,7 +32,7 @@ func TestRemoteMem(t *testing.T) {
 	for _, c := range codecs {
 		t.Run(c.Name(), func(t *testing.T) {
 			remotetest.Run(t, remotetest.Harness{
-				Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true,
+				Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true, Memberships: true, Uploads: true, Exclusive: true,
 				Open: func(t *testing.T) remotetest.Target {
 					s := mem.New()
 					return target(t, s, s, c)
@@ -46,7 +46,7 @@ func TestRemoteMem(t *testing.T) {
 // buckets do.
 func TestRemoteFlat(t *testing.T) {
 	remotetest.Run(t, remotetest.Harness{
-		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true,
+		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true, Memberships: true, Uploads: true,
 		Open: func(t *testing.T) remotetest.Target {
 			s := newFlat()
 			return target(t, s, s, codec.None)
@@ -56,7 +56,7 @@ func TestRemoteFlat(t *testing.T) {
 
 func TestRemoteFile(t *testing.T) {
 	remotetest.Run(t, remotetest.Harness{
-		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true,
+		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true, Memberships: true, Uploads: true, Exclusive: true,
 		Open: func(t *testing.T) remotetest.Target {
 			dir := t.TempDir()
 			return target(t, openDir(t, dir), openDir(t, dir), codec.LZ4)

@@ -24,7 +24,7 @@ import (
 func TestRemoteS3(t *testing.T) {
 	server := s3test.For(t)
 	remotetest.Run(t, remotetest.Harness{
-		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true,
+		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true, Memberships: true, Uploads: true, Exclusive: true,
 		Large: 9 << 20, // more than a part
 		Open: func(t *testing.T) remotetest.Target {
 			b := server.Bucket(t)

@@ -114,7 +114,7 @@ func (r *Repo) putAliased(ctx context.Context, layer image.Descriptor, stored re
 }
 
 // anyBlob is the media type of a blob of which nobody has said that it is a tar.
-const anyBlob = "application/octet-stream"
+const anyBlob = image.UnknownMediaType
 
 func (r *Repo) storedFailure(err error, id image.Digest) error {
 	var wrong *remote.StoredError

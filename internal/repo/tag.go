@@ -27,10 +27,33 @@ func (r *Repo) Resolve(ctx context.Context, ref image.Reference) (image.ID, erro
 	}
 	id, err := r.named(ctx, ref)
 	if errors.Is(err, storage.ErrNotFound) {
-		return image.ID{}, remote.NoSuchTag(r.name, ref, r.References(ctx, ""))
+		return image.ID{}, remote.NoSuchTag(r.name, ref, r.near(ctx, ref.Repository))
 	}
 	return id, err
 }
+
+// near yields tags that may be meant where a repository has not the one that was
+// asked for: its own, else those of all. It stops after a bounded number: whoever
+// asks for what is not there is not to have all of a remote listed.
+func (r *Repo) near(ctx context.Context, repository string) iter.Seq2[remote.Tag, error] {
+	return func(yield func(remote.Tag, error) bool) {
+		left := nearTags
+		for _, in := range []string{repository, ""} {
+			for tag, err := range r.References(ctx, in) {
+				if left == 0 || !yield(tag, err) {
+					return
+				}
+				left--
+			}
+			if left < nearTags {
+				return
+			}
+		}
+	}
+}
+
+// nearTags bounds near: a page of a bucket's list.
+const nearTags = 1000
 
 // named reads a tag. ErrNotFound is its own error.
 func (r *Repo) named(ctx context.Context, ref image.Reference) (image.ID, error) {
@@ -119,12 +142,13 @@ type relier func(ctx context.Context, ids []image.Digest, there []remote.Layer) 
 // tag is Tag with the way to write the object. rely is called for what the tag
 // needs, before it is written; it may be nil.
 func (r *Repo) tag(ctx context.Context, ref image.Reference, id image.ID, write func(context.Context, string, io.Reader) error, rely relier) error {
-	other, err := r.inTheWay(ctx, ref)
+	conflict := func(other string) error { return r.conflict(ref, other) }
+	other, err := r.inTheWay(ctx, tagKey(ref))
 	if err != nil {
 		return err
 	}
 	if other != "" {
-		return r.conflict(ref, other)
+		return conflict(other)
 	}
 	tree, closure, manifest, err := r.reliable(ctx, id, rely)
 	if err != nil {
@@ -157,7 +181,7 @@ func (r *Repo) tag(ctx context.Context, ref image.Reference, id image.ID, write 
 			r.tellUnsigned(ctx, ref, named, id)
 		}
 	}
-	return r.lookAgain(ctx, ref, id, closure, isNew)
+	return r.lookAgain(ctx, root{tagKey(ref), isNew, conflict}, id, closure)
 }
 
 // reliable is whole, of an image that stays so. Of one that has only a config it
@@ -175,7 +199,7 @@ func (r *Repo) reliable(ctx context.Context, id image.ID, rely relier) (tree *im
 			return nil, closure, nil, err
 		}
 		if tree.Kind == image.ConfigKind {
-			manifest = image.SynthesizeManifest(tree.Doc, ordered(tree.Config.DiffIDs, there))
+			manifest = image.SynthesizeManifest(tree.Doc, remote.Ordered(tree.Config.DiffIDs, there))
 		}
 	}
 	if manifest != nil { // whether it is there is asked when it is written
@@ -184,20 +208,27 @@ func (r *Repo) reliable(ctx context.Context, id image.ID, rely relier) (tree *im
 	return tree, closure, manifest, err
 }
 
-// lookAgain makes sure, behind the tag, of what was sure before it: another
+// root is an object that lets an image live: a tag, or what registries know besides.
+type root struct {
+	key      string
+	isNew    bool                     // it was not there before
+	conflict func(other string) error // the fault where another one is in the way
+}
+
+// lookAgain makes sure, behind a root, of what was sure before it: another
 // writer, or a remover, may have been at work meanwhile. Of two that write
-// conflicting names at once, each takes its new tag back.
-func (r *Repo) lookAgain(ctx context.Context, ref image.Reference, id image.ID, closure remote.Closure, isNew bool) error {
-	other, err := r.inTheWay(ctx, ref)
+// conflicting names at once, each takes its new one back.
+func (r *Repo) lookAgain(ctx context.Context, written root, id image.ID, closure remote.Closure) error {
+	other, err := r.inTheWay(ctx, written.key)
 	if err != nil {
-		return err // the tag stays: another writer of it may have succeeded
+		return err // it stays: another writer of it may have succeeded
 	}
 	if other != "" {
-		err = r.conflict(ref, other)
-		if isNew {
+		err = written.conflict(other)
+		if written.isNew {
 			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 			defer cancel()
-			err = errors.Join(err, r.store.Delete(late, tagKey(ref)))
+			err = errors.Join(err, r.store.Delete(late, written.key))
 		}
 		return err
 	}
@@ -211,19 +242,6 @@ func (r *Repo) lookAgain(ctx context.Context, ref image.Reference, id image.ID, 
 	return nil
 }
 
-// ordered returns the layers of an image with the sizes that they have there.
-func ordered(diffIDs []image.DiffID, there []remote.Layer) []image.Descriptor {
-	size := make(map[image.DiffID]int64, len(there))
-	for _, l := range there {
-		size[l.Digest] = l.Size
-	}
-	layers := make([]image.Descriptor, len(diffIDs))
-	for i, d := range diffIDs {
-		layers[i] = image.Descriptor{Digest: d, Size: size[d]}
-	}
-	return layers
-}
-
 // putManifest writes the synthesised manifest of id and the pointer to it.
 func (r *Repo) putManifest(ctx context.Context, id image.ID, manifest []byte) error {
 	if err := r.PutDocument(ctx, manifest); err != nil {
@@ -232,10 +250,9 @@ func (r *Repo) putManifest(ctx context.Context, id image.ID, manifest []byte) er
 	return r.putSmall(ctx, entryKey(id, entryManifest), []byte(image.DigestOf(manifest).Hex()))
 }
 
-// inTheWay returns the key of another tag that ref's cannot live beside, "" where
+// inTheWay returns the key of another root that this one cannot live beside, "" where
 // there is none: "a" with tag "b" and "a/b" cannot both lie in a directory.
-func (r *Repo) inTheWay(ctx context.Context, ref image.Reference) (other string, err error) {
-	key := tagKey(ref)
+func (r *Repo) inTheWay(ctx context.Context, key string) (other string, err error) {
 	for info, err := range r.store.List(ctx, key+"/") {
 		if err != nil {
 			return "", r.failure(err, "cannot list %s", r.name)
@@ -244,7 +261,7 @@ func (r *Repo) inTheWay(ctx context.Context, ref image.Reference) (other string,
 	}
 	for {
 		parent := key[:strings.LastIndexByte(key, '/')]
-		if parent+"/" == repositoryPrefix {
+		if !strings.Contains(parent, "/") { // repositories, digests or referrers
 			return "", nil
 		}
 		_, err := r.store.Stat(ctx, parent)

@@ -272,7 +272,7 @@ func TestHuge(t *testing.T) {
 // TestStrangeDocuments tags and pulls what is no image for this version.
 func TestStrangeDocuments(t *testing.T) {
 	for name, doc := range map[string]string{
-		"index":             `{"manifests":[]}`,
+		"index":             `{"manifests":[{"digest":"sha256:` + strings.Repeat("1", 64) + `","size":1}]}`,
 		"manifest":          `{"layers":[],"config":{}}`,
 		"mixture":           `{"rootfs":{"type":"layers"},"layers":[]}`,
 		"rootfs twice":      `{"rootfs":{"type":"layers"},"rootfs":{"type":"layers","diff_ids":[]}}`,

@@ -17,6 +17,9 @@ import (
 
 // PutLayer stores a tar encoded, anything else as it is, then VERSION, then json.
 func (r *Repo) PutLayer(ctx context.Context, layer image.Descriptor, from io.Reader) (remote.Layer, error) {
+	if layer.MediaType == image.UnknownMediaType {
+		layer.MediaType, from = guess(from)
+	}
 	if tar, compressed := layer.Tar(); !tar || compressed {
 		return r.putBlob(ctx, layer, from)
 	}

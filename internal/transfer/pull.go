@@ -159,6 +159,8 @@ func (p *pull) readTree(ctx context.Context, id image.ID) (err error) {
 		return fault.Wrap(fault.Other, err, "%s is not an image that this version can pull", p.image.Source)
 	case err != nil:
 		return fmt.Errorf("%s: %w", p.image.Source, err)
+	case p.tree.Kind == image.IndexKind && len(p.tree.Children) == 0:
+		return c.none(nil)
 	}
 	if config := p.tree.Image(); config != nil && p.o.Platform != (image.Platform{}) {
 		return c.check(config.Platform)

@@ -116,7 +116,7 @@ func (r *run) read(ctx context.Context, m *img, id image.Digest) ([]reading, err
 	switch {
 	case err == nil:
 		r.success()
-		if tree.Kind == image.IndexKind && len(tree.Children) == 0 {
+		if tree.Kind == image.IndexKind && len(tree.Children) == 0 && len(tree.Index.Manifests) > 0 {
 			r.found(&finding{
 				Finding: Finding{Object: r.objectOf(id), Problem: Unmarked, Detail: "it is an index, and none of its platforms is said to be here"},
 				cure:    cure{unmarked: id}, images: []*img{m},

@@ -27,9 +27,13 @@ type Harness struct {
 	// of a repository's that has tags, and the other way round. Without it, both live side by side.
 	Conflicts bool
 
-	// Sessions, Untags, Signs, Stored: both sides are remote.Sessions, remote.Untagger,
-	// remote.Signatures, and remote.StoredSource and StoredTarget. Without, they are not.
-	Sessions, Untags, Signs, Stored bool
+	// Sessions, Untags, Signs, Stored, Memberships, Uploads: both sides are
+	// remote.Sessions, remote.Untagger, remote.Signatures, remote.StoredSource and
+	// StoredTarget, remote.Memberships, and remote.Uploads. Without, they are not.
+	Sessions, Untags, Signs, Stored, Memberships, Uploads bool
+
+	// Exclusive: of those who append to one upload at once, one succeeds.
+	Exclusive bool
 
 	// Large is the size, in bytes, of the largest layer: more than the remote
 	// moves at once (its buffers, parts, blocks). Zero means 3 MiB and a byte.
@@ -86,6 +90,10 @@ func Run(t *testing.T, h Harness) {
 		{"untags", (*suite).untags},
 		{"signatures", (*suite).signs},
 		{"stored layers", (*suite).stored},
+		{"memberships", (*suite).memberships},
+		{"conflicts of members", (*suite).memberConflicts},
+		{"uploads", (*suite).uploads},
+		{"appends at once", (*suite).appendsAtOnce},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &suite{T: t, Harness: h, Target: h.Open(t)}

@@ -1,0 +1,171 @@
+// Package server answers the requests of registry clients (OCI distribution
+// specification 1.1) out of any remote: docker, containerd, Podman, skopeo and
+// others pull from a directory or a bucket, and push to it.
+//
+// It keeps nothing that another process would need: any server over the same
+// remote answers any request.
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+)
+
+// Writable is a remote that clients can push to. One that has remote.Sessions is
+// written to in a session for each request.
+type Writable interface {
+	remote.Target
+	remote.Holder
+	remote.Memberships
+	remote.Uploads
+	remote.Untagger
+}
+
+// Versions is a remote that knows when a layer was written again.
+type Versions interface {
+	// ObjectVersion returns a text that is another one whenever the object in which
+	// a layer lies, as Look found it, was written again.
+	ObjectVersion(ctx context.Context, layer remote.Layer) (string, error)
+}
+
+// Options of a Server.
+type Options struct {
+	// From is what is read. What it can do besides is made use of: remote.Memberships,
+	// remote.Manifests, remote.Ranges, remote.Repositories, Versions. Besides is asked instead where
+	// From is a view of it that does not show all of that.
+	From    remote.Source
+	Besides any
+
+	// To is what is written, the same remote; nil makes the server read only.
+	To Writable
+
+	// Mirrors are registries, such as docker.io, in whose place the server answers:
+	// those that a client may name in the parameter ns of a request. See docs/serve.md.
+	Mirrors []string
+
+	// Damage is told of bytes that are not what their digest says. It may be nil, and
+	// may be called by several goroutines at once.
+	Damage func(error)
+
+	Log *slog.Logger // nil logs nothing
+}
+
+// Server is an http.Handler for the paths at /v2/. It is safe for concurrent use,
+// and has nothing to close.
+type Server struct {
+	from    remote.Source
+	to      Writable
+	mirrors []string
+	damage  func(error)
+	log     *slog.Logger
+
+	memberships remote.Memberships // nil where there are none
+	manifests   remote.Manifests   // nil where there is none
+	ranges      remote.Ranges      // nil where there are none
+	versions    Versions           // nil where there are none
+
+	routes  []route
+	buffers sync.Pool           // of *[copyBuffer]byte
+	room    *semaphore.Weighted // for layers on their way, see weight
+
+	proved  *memory[image.Digest, string]       // which object had the bytes of a layer
+	proving *turns[image.Digest]                // who reads a layer to prove it
+	tagged  *memory[taggedKey, image.ID]        // what tags name, by their versions
+	reached *memory[image.ID, []image.Digest]   // the manifests that a tag on an image leads to
+	by      *memory[memberKey, string]          // the tag by which a repository has a manifest
+	configs *memory[image.Digest, image.Digest] // configs, by the manifests that follow from them
+}
+
+// What is remembered, in entries of the kind that each memory counts. Together
+// they are some 30 MB.
+const (
+	maxProved  = 64 << 10
+	maxTagged  = 64 << 10
+	maxReached = 128 << 10
+	maxBy      = 16 << 10
+	maxConfigs = 64 << 10
+)
+
+// What layers on their way may weigh together: one that is decoded takes some
+// 6 MiB, others the buffers of their store.
+const (
+	maxWeight     = 96
+	decodedWeight = 4
+)
+
+// copyBuffer is in how large pieces layers are sent, in bytes.
+const copyBuffer = 256 << 10
+
+// New returns a server. It does no I/O.
+func New(o Options) *Server {
+	s := &Server{
+		from: o.From, to: o.To, mirrors: o.Mirrors, damage: o.Damage, log: o.Log,
+		proved:  newMemory[image.Digest, string](maxProved),
+		proving: newTurns[image.Digest](),
+		tagged:  newMemory[taggedKey, image.ID](maxTagged),
+		reached: newMemory[image.ID, []image.Digest](maxReached),
+		by:      newMemory[memberKey, string](maxBy),
+		configs: newMemory[image.Digest, image.Digest](maxConfigs),
+		room:    semaphore.NewWeighted(maxWeight),
+	}
+	s.buffers.New = func() any { return new([copyBuffer]byte) }
+	if o.Besides == nil {
+		o.Besides = o.From
+	}
+	s.memberships, _ = o.Besides.(remote.Memberships)
+	s.manifests, _ = o.Besides.(remote.Manifests)
+	s.ranges, _ = o.Besides.(remote.Ranges)
+	s.versions, _ = o.Besides.(Versions)
+	if s.damage == nil {
+		s.damage = func(error) {}
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.routes = s.table()
+	return s
+}
+
+// ServeHTTP answers a request. It panics with http.ErrAbortHandler where an answer
+// that has begun cannot be ended well, so that no client takes it for whole.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	answer := &answer{ResponseWriter: w}
+	err := s.serve(answer, r)
+	if err == nil {
+		return
+	}
+	failed := s.errorOf(r, err)
+	s.logFailure(r, failed, err)
+	if answer.begun {
+		panic(http.ErrAbortHandler)
+	}
+	writeError(answer, r, failed)
+}
+
+// answer knows whether a part of it has been sent.
+type answer struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (a *answer) WriteHeader(status int) {
+	a.begun = true
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	a.begun = true
+	return a.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

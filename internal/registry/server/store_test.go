@@ -1,0 +1,79 @@
+package server_test
+
+import (
+	"bytes"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/dogestry/dogestry/internal/repo"
+	"github.com/dogestry/dogestry/internal/storage/mem"
+	"github.com/dogestry/dogestry/internal/storage/s3"
+	"github.com/dogestry/dogestry/internal/storage/s3/s3test"
+)
+
+// TestBucket: pushes and pulls, a part of a layer, and uploads that a second server
+// ends, over a bucket.
+func TestBucket(t *testing.T) {
+	bucket := s3test.For(t)
+	for _, v := range bucket.Environment() {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+	o, err := s3.Parse("s3://" + bucket.Bucket(t) + "/images?endpoint=" + url.QueryEscape(bucket.Endpoint))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := s3.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, other := open(t, store), open(t, store)
+	img := testImage(t, "app")
+	a := gzipped(t, img)
+	layer := a.blobs[1]
+	path := r.want(202, "POST", "/v2/app/blobs/uploads/", nil).header.Get("Location")
+	r.want(202, "PATCH", path, struct{ io.Reader }{bytes.NewReader(layer[:100_000])})
+	other.want(202, "PATCH", path, bytes.NewReader(layer[100_000:]), "Content-Range", "100000-"+last(layer))
+	r.want(201, "PUT", path+"?digest="+digestOf(layer), nil)
+	other.pushed("app", "1", a)
+	r.pulled("app:1", img)
+	if got := r.want(200, "GET", "/v2/app/blobs/"+digestOf(layer), nil); !bytes.Equal(got.body, layer) {
+		t.Errorf("a blob has %d bytes", len(got.body))
+	}
+	if got := r.want(206, "GET", "/v2/app/blobs/"+digestOf(layer), nil, "Range", "bytes=1000-1999"); !bytes.Equal(got.body, layer[1000:2000]) {
+		t.Errorf("a part has %d bytes", len(got.body))
+	}
+	r.want(202, "DELETE", "/v2/app/manifests/"+a.digest(), nil)
+	other.want(404, "GET", "/v2/app/manifests/1", nil)
+}
+
+func last(b []byte) string { return strconv.Itoa(len(b) - 1) }
+
+// TestCollected: a collection leaves what was pushed, tagged or not, and frees what
+// was deleted.
+func TestCollected(t *testing.T) {
+	r := open(t, mem.New())
+	tagged, untagged, deleted := gzipped(t, testImage(t, "tagged")), gzipped(t, testImage(t, "untagged")), gzipped(t, testImage(t, "deleted"))
+	r.pushed("app", "1", tagged)
+	r.pushed("app", untagged.digest(), untagged)
+	r.pushed("app", "2", deleted)
+	signature := artifact{manifestOf(t, describe("application/vnd.oci.empty.v1+json", []byte("{}")), []descriptor{}, map[string]any{
+		"subject": describe("application/vnd.oci.image.manifest.v1+json", untagged.manifest), "artifactType": "example/signature",
+	}), [][]byte{[]byte("{}")}}
+	r.pushed("app", signature.digest(), signature)
+	r.want(202, "DELETE", "/v2/app/manifests/"+deleted.digest(), nil)
+	if _, err := r.repo.Collect(t.Context(), repo.CollectOptions{Grace: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []artifact{tagged, untagged, signature} {
+		for _, b := range a.blobs {
+			r.want(200, "GET", "/v2/app/blobs/"+digestOf(b), nil)
+		}
+		r.want(200, "GET", "/v2/app/manifests/"+a.digest(), nil)
+	}
+	r.want(404, "GET", "/v2/app/blobs/"+digestOf(deleted.blobs[2]), nil) // its other layer is that of all
+	r.pulled("app:1", testImage(t, "tagged"))
+}

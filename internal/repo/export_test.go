@@ -1,0 +1,4 @@
+package repo
+
+// SetPieceSize makes the pieces of uploads smaller.
+func (r *Repo) SetPieceSize(size int64) { r.pieceSize = size }

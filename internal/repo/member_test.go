@@ -1,0 +1,406 @@
+package repo_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/lease"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/remote/remotetest"
+	"github.com/dogestry/dogestry/internal/repo"
+	"github.com/dogestry/dogestry/internal/storage"
+	"github.com/dogestry/dogestry/internal/storage/mem"
+	"github.com/dogestry/dogestry/internal/storage/storagetest"
+)
+
+func attach(t testing.TB, s storage.Store, repository string, a remotetest.Artifact) {
+	t.Helper()
+	if err := a.Attach(t.Context(), open(t, s, codec.LZ4), repository); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// there reports whether all of an artifact is there; it fails the test where it is in part.
+func there(t testing.TB, s storage.Store, a remotetest.Artifact) bool {
+	t.Helper()
+	missing, _, err := open(t, s, codec.LZ4).Missing(t.Context(), remote.Closure{Documents: []image.Digest{a.ID}, Layers: a.Closure().Layers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(missing.Documents) + len(missing.Layers); n == 1 {
+		t.Errorf("of %s is missing %v", a.Layer, missing)
+	}
+	return missing.Empty()
+}
+
+// TestMemberKeys: what is written is what docs/format.md says.
+func TestMemberKeys(t *testing.T) {
+	s := mem.New()
+	free := remotetest.NewArtifact(t, "free", nil)
+	sig := remotetest.NewArtifact(t, "sig", free.Manifest)
+	attach(t, s, "localhost:5000/team/app", free)
+	attach(t, s, "localhost:5000/team/app", sig)
+	want := map[string]string{
+		"digests/localhost%3A5000/team/app/" + free.ID.Hex():                        "",
+		"referrers/localhost%3A5000/team/app/" + free.ID.Hex() + "/" + sig.ID.Hex(): "",
+	}
+	got := contents(t, s, "digests/")
+	for key, content := range contents(t, s, "referrers/") {
+		got[key] = content
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("it has %q, want %q", got, want)
+	}
+	if string(get(t, s, "VERSION")) != "2.0" {
+		t.Error("no marker at the root")
+	}
+	if left := keys(t, s, "run/"); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// TestCollectReferrers: a referrer lives while its subject does, and its subject's subject. It goes with it, and what
+// said so goes before it.
+func TestCollectReferrers(t *testing.T) {
+	for name, store := range map[string]func() storage.Store{
+		"mem": func() storage.Store { return mem.New() }, "file": func() storage.Store { return openDir(t, t.TempDir()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := store()
+			kept, gone := image3(t, "kept"), image3(t, "gone")
+			pushTo(t, s, "app:kept", kept)
+			pushTo(t, s, "app:gone", gone)
+			var ofKept, ofGone []remotetest.Artifact
+			for _, c := range []struct {
+				to *[]remotetest.Artifact
+				of remotetest.Image
+			}{{&ofKept, kept}, {&ofGone, gone}} {
+				subject := c.of.Manifest()
+				for i := range 4 { // a chain
+					a := remotetest.NewArtifact(t, fmt.Sprint("chain", i), subject)
+					attach(t, s, []string{"app", "other"}[i%2], a)
+					*c.to, subject = append(*c.to, a), a.Manifest
+				}
+			}
+			if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count != 0 {
+				t.Fatalf("while all is tagged it frees %+v", c)
+			}
+			remove(t, s, "repositories/app/gone")
+			if c := collect(t, s, repo.CollectOptions{Grace: time.Hour}); c.Freed.Count != 0 || c.Young.Count != 7 {
+				t.Errorf("of young garbage it frees %+v", c)
+			}
+			if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count != 7 { // a layer, a config, its manifest, and four manifests; layers are shared
+				t.Errorf("it frees %+v", c)
+			}
+			for _, a := range ofKept {
+				if !there(t, s, a) {
+					t.Errorf("%s is gone", a.Layer)
+				}
+			}
+			for _, a := range ofGone {
+				if slices.Contains(entryIDs(t, s), a.ID.Hex()) {
+					t.Errorf("%s is there", a.Layer)
+				}
+			}
+			if left := keys(t, s, "referrers/"); len(left) != 4 {
+				t.Errorf("%q are left", left)
+			}
+			// What was collected may come again, and names nothing that is not there.
+			pushTo(t, s, "app:gone", gone)
+			if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count != 0 {
+				t.Errorf("it frees %+v", c)
+			}
+		})
+	}
+}
+
+// TestCollectYoungSubject: what refers to something that stays for now stays with it.
+func TestCollectYoungSubject(t *testing.T) {
+	s, off := mem.New(), time.Duration(0)
+	s.Now = func() time.Time { return time.Now().Add(off) }
+	pushTo(t, s, "app:1", image3(t, "app"))
+	img := image3(t, "late")
+	sig := remotetest.NewArtifact(t, "sig", img.Manifest())
+	attach(t, s, "app", sig)
+	off = 2 * time.Hour
+	pushTo(t, s, "app:late", img)
+	remove(t, s, "repositories/app/late")
+	for range 2 { // the second time with the register of the first
+		if c := collect(t, s, repo.CollectOptions{Grace: time.Hour}); c.Freed.Count != 0 {
+			t.Errorf("it frees %+v", c)
+		}
+	}
+	if !there(t, s, sig) || len(keys(t, s, "referrers/")) != 1 {
+		t.Error("the referrer of an image that stays is gone")
+	}
+}
+
+// TestCollectLeasedSubject: what refers to what a push relies on stays, for the push may tag that.
+func TestCollectLeasedSubject(t *testing.T) {
+	s := mem.New()
+	pushTo(t, s, "app:1", image3(t, "app"))
+	img := image3(t, "leased")
+	pushTo(t, s, "app:2", img)
+	sig := remotetest.NewArtifact(t, "sig", img.Manifest())
+	attach(t, s, "app", sig)
+	remove(t, s, "repositories/app/2")
+	to, end := remote.Begin(open(t, s, codec.LZ4), nil)
+	defer end(t.Context())
+	if missing, _, err := to.Missing(t.Context(), img.Closure()); err != nil || !missing.Empty() {
+		t.Fatalf("missing %v, error %v", missing, err)
+	}
+	if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count != 0 {
+		t.Errorf("%+v", c)
+	}
+	if err := to.Tag(t.Context(), remotetest.Ref(t, "app:2"), img.ID); err != nil {
+		t.Fatal(err)
+	}
+	if !there(t, s, sig) {
+		t.Error("the referrer is gone")
+	}
+	if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count != 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestRemoveFrees: what belonged to a repository is garbage once it was removed, and nothing before.
+func TestRemoveFrees(t *testing.T) {
+	for name, store := range map[string]func() storage.Store{
+		"mem": func() storage.Store { return mem.New() }, "file": func() storage.Store { return openDir(t, t.TempDir()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := store()
+			img, free := image3(t, "app"), remotetest.NewArtifact(t, "free", nil)
+			sig := remotetest.NewArtifact(t, "sig", free.Manifest)
+			pushTo(t, s, "app:1", img)
+			r := open(t, s, codec.LZ4)
+			if err := r.Add(t.Context(), "app", image.DigestOf(img.Manifest())); err != nil {
+				t.Fatal(err)
+			}
+			remove(t, s, "repositories/app/1")
+			attach(t, s, "app", free)
+			attach(t, s, "other", sig)
+			if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count != 0 || c.Roots != 2 {
+				t.Errorf("%+v", c)
+			}
+			if err := r.Remove(t.Context(), "app", free.ID); err != nil {
+				t.Fatal(err)
+			}
+			if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count != 5 { // two manifests, two layers, their config
+				t.Errorf("%+v", c)
+			}
+			checkPulls(t, s, "app@"+image.DigestOf(img.Manifest()).String(), img)
+			if left := keys(t, s, "referrers/"); len(left) > 0 {
+				t.Errorf("%q are left", left)
+			}
+		})
+	}
+}
+
+// TestRemoveWithoutManifest: what a manifest referred to is found, though nobody can read it any more.
+func TestRemoveWithoutManifest(t *testing.T) {
+	s := mem.New()
+	sig := remotetest.NewArtifact(t, "sig", []byte("a subject"))
+	attach(t, s, "app", sig)
+	attach(t, s, "app/more", sig)
+	remove(t, s, "images/"+sig.ID.Hex()+"/json")
+	r := open(t, s, codec.LZ4)
+	if belongs, err := r.Belongs(t.Context(), "app", sig.ID); belongs || err != nil {
+		t.Errorf("it belongs: %t, %v", belongs, err)
+	}
+	if err := r.Remove(t.Context(), "app", sig.ID); err != nil {
+		t.Fatal(err)
+	}
+	if left := keys(t, s, "referrers/"); len(left) != 1 || !strings.HasPrefix(left[0], "referrers/app/more/") {
+		t.Errorf("%q are left", left)
+	}
+}
+
+// TestReferrerNeedsItsManifest: a referrer that is not whole, of what lives, stops a collection, which names it.
+func TestReferrerNeedsItsManifest(t *testing.T) {
+	s := mem.New()
+	img := image3(t, "app")
+	pushTo(t, s, "app:1", img)
+	sig := remotetest.NewArtifact(t, "sig", img.Manifest())
+	attach(t, s, "app", sig)
+	remove(t, s, "images/"+sig.ID.Hex()+"/json")
+	time.Sleep(time.Millisecond)
+	done, err := open(t, s, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: soon})
+	if !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), "referrers/app/"+image.DigestOf(img.Manifest()).Hex()) || done.Freed.Count > 0 {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
+// TestDeadLeaseAddsNothing: what lets others live is written under a living lease only.
+func TestDeadLeaseAddsNothing(t *testing.T) {
+	s, off := mem.New(), time.Duration(0)
+	s.Now = func() time.Time { return time.Now().Add(off) }
+	free := remotetest.NewArtifact(t, "free", nil)
+	key := "digests/app/" + free.ID.Hex()
+	asleep := &asleep{Store: s, before: key, sleep: func() { off += 40 * time.Minute }}
+	to, end := remote.Begin(open(t, asleep, codec.LZ4), nil)
+	defer end(t.Context())
+	if err := free.Put(t.Context(), to); err != nil {
+		t.Fatal(err)
+	}
+	puts := 0
+	asleep.sleep = func() {
+		puts++
+		off += 40 * time.Minute
+		remove(t, s, "images/"+free.ID.Hex()+"/json") // as a collection might, to which the lease is dead
+	}
+	err := to.(remote.Memberships).Add(t.Context(), "app", free.ID)
+	var incomplete *remote.IncompleteError
+	if !errors.As(err, &incomplete) || incomplete.Tagged || puts != 1 {
+		t.Errorf("it tried %d times: %v", puts, err)
+	}
+	if there := keys(t, s, "digests/"); len(there) > 0 {
+		t.Errorf("written: %q", there)
+	}
+}
+
+// TestAddLooksAgain: what vanishes while the membership is written is told.
+func TestAddLooksAgain(t *testing.T) {
+	s := newFlat()
+	free := remotetest.NewArtifact(t, "free", nil)
+	r := open(t, s, codec.LZ4)
+	if err := free.Put(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	s.written = func(key string) {
+		if strings.HasPrefix(key, "digests/") {
+			remove(t, s, "images/"+image.DigestOf(free.Layer).Hex()+"/json")
+		}
+	}
+	err := r.Add(t.Context(), "app", free.ID)
+	var incomplete *remote.IncompleteError
+	if !errors.As(err, &incomplete) || !incomplete.Tagged || len(incomplete.Missing.Layers) != 1 {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestAddConflictsAtOnce: of two that write conflicting names at once, none takes the other's away, and who finds the
+// other one takes its own back.
+func TestAddConflictsAtOnce(t *testing.T) {
+	s := newFlat()
+	one, two := remotetest.NewArtifact(t, "one", nil), remotetest.NewArtifact(t, "two", nil)
+	r := open(t, s, codec.LZ4)
+	for _, a := range []remotetest.Artifact{one, two} {
+		if err := a.Put(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := "digests/app/" + one.ID.Hex() + "/" + two.ID.Hex()
+	s.written = func(key string) {
+		if key == "digests/app/"+one.ID.Hex() {
+			s.written = nil
+			put(t, s, other, nil)
+		}
+	}
+	if err := r.Add(t.Context(), "app", one.ID); !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), other) {
+		t.Errorf("%v", err)
+	}
+	if left := keys(t, s, "digests/"); !slices.Equal(left, []string{other}) {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// TestCollectReferrersKilled: whatever operation of a collection is the last, nothing that lives says of what is not
+// there that it refers to it.
+func TestCollectReferrersKilled(t *testing.T) {
+	kept, gone := image3(t, "kept"), image3(t, "gone")
+	sig := remotetest.NewArtifact(t, "sig", gone.Manifest())
+	prepare := func(s storage.Store) {
+		pushTo(t, s, "app:kept", kept)
+		pushTo(t, s, "app:gone", gone)
+		attach(t, s, "app", sig)
+		remove(t, s, "repositories/app/gone")
+		time.Sleep(time.Millisecond)
+	}
+	count := storagetest.NewFaulty(mem.New())
+	prepare(count)
+	first := count.Ops()
+	if _, err := open(t, count, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: soon}); err != nil {
+		t.Fatal(err)
+	}
+	step := 1
+	if testing.Short() {
+		step = 5
+	}
+	for n := first + 2; n <= count.Ops(); n += step {
+		for _, mode := range storagetest.Modes {
+			inner, off := mem.New(), time.Duration(0)
+			inner.Now = func() time.Time { return time.Now().Add(off) }
+			faulty := storagetest.NewFaulty(inner)
+			prepare(faulty)
+			r := open(t, faulty, codec.LZ4)
+			faulty.FailAt(n, mode)
+			if _, err := r.Collect(t.Context(), repo.CollectOptions{Grace: soon}); err != nil && !errors.Is(err, storagetest.ErrInjected) {
+				t.Errorf("operation %d %s: %v", n, mode, err)
+			}
+			off = 3 * time.Hour // its sweep is over
+			pushTo(t, inner, "app:gone", gone)
+			if len(keys(t, inner, "referrers/")) > 0 && !there(t, inner, sig) {
+				t.Errorf("operation %d %s: it refers to what lives, and is not there", n, mode)
+			}
+			if _, err := open(t, inner, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: soon}); err != nil {
+				t.Errorf("operation %d %s: the next one: %v", n, mode, err)
+			}
+		}
+	}
+}
+
+// TestSessionWaitsToAdd: a manifest that a sweep is about to delete is not added meanwhile.
+func TestSessionWaitsToAdd(t *testing.T) {
+	s := mem.New()
+	pushTo(t, s, "app:1", image3(t, "app"))
+	free := remotetest.NewArtifact(t, "free", nil)
+	attach(t, s, "app", free)
+	if err := open(t, s, codec.LZ4).Remove(t.Context(), "app", free.ID); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Millisecond)
+	var added error
+	gate := &onDelete{Store: s, run: func() {
+		r, err := repo.Open(t.Context(), s, repo.Options{Name: "the-remote", NoWait: true})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		to, end := remote.Begin(r, nil)
+		defer end(t.Context())
+		added = to.(remote.Memberships).Add(t.Context(), "app", free.ID)
+	}}
+	if _, err := open(t, gate, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: soon}); err != nil {
+		t.Fatal(err)
+	}
+	if !fault.Is(added, fault.Locked) || !errors.Is(added, lease.ErrSwept) {
+		t.Errorf("added: %v", added)
+	}
+	if left := keys(t, s, "digests/"); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// onDelete runs once, before the first deletion of an entry.
+type onDelete struct {
+	*mem.Store
+	run func()
+}
+
+func (o *onDelete) Delete(ctx context.Context, key string) error {
+	if strings.HasPrefix(key, "images/") && o.run != nil {
+		run := o.run
+		o.run = nil
+		run()
+	}
+	return o.Store.Delete(ctx, key)
+}

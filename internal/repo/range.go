@@ -1,0 +1,37 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/storage"
+)
+
+var _ remote.Ranges = (*Repo)(nil)
+
+// OpenRange implements remote.Ranges: of blobs, and of layers that are not encoded.
+func (r *Repo) OpenRange(ctx context.Context, layer remote.Layer, offset, n int64) (io.ReadCloser, error) {
+	id, file, err := r.layerObject(layer)
+	if err != nil {
+		return nil, err
+	}
+	if c, _ := codecOf(file); c != codec.None || id != layer.Digest {
+		return nil, fmt.Errorf("%s has not the bytes of layer %s: %w", layer.Object, layer.Digest.Short(), errors.ErrUnsupported)
+	}
+	if offset < 0 {
+		return nil, fault.New(fault.Other, "layer %s has no byte %d", layer.Digest.Short(), offset)
+	}
+	body, err := r.store.Get(ctx, layer.Object, offset, n)
+	if errors.Is(err, storage.ErrNotFound) { // since Look
+		return nil, r.incomplete(missingObject(layer.Object))
+	}
+	if err != nil {
+		return nil, r.failure(err, "cannot read layer %s from %s", layer.Digest.Short(), r.name)
+	}
+	return &storedReader{body, r, layer}, nil
+}
