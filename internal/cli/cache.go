@@ -81,7 +81,7 @@ func (a *app) readCached(ctx context.Context, f cacheFlags, name string, open fu
 		from, err := open()
 		return from, nothing, err
 	}
-	cache, closeCache, err := a.openCache(ctx, f, name)
+	cache, closeCache, err := a.openCache(ctx, f, name, a.note)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -96,8 +96,9 @@ func (a *app) readCached(ctx context.Context, f cacheFlags, name string, open fu
 	return cache.New(from), closeCache, nil
 }
 
-// openCache opens the cache of what is read of a remote.
-func (a *app) openCache(ctx context.Context, f cacheFlags, name string) (*readthrough.Cache, func() error, error) {
+// openCache opens the cache of what is read of a remote. Notify is told what people
+// should know.
+func (a *app) openCache(ctx context.Context, f cacheFlags, name string, notify func(string)) (*readthrough.Cache, func() error, error) {
 	if strings.Contains(f.dir, "://") {
 		return nil, nil, f.wrong(fault.New(fault.Usage, "the cache %s is no directory on this machine", f.dir))
 	}
@@ -111,7 +112,7 @@ func (a *app) openCache(ctx context.Context, f cacheFlags, name string) (*readth
 	err = markCache(f.dir)
 	var cache *readthrough.Cache
 	if err == nil {
-		cache, err = readthrough.Open(ctx, store, readthrough.Options{Name: f.dir, Limit: int64(f.size), Log: a.log(), Notify: a.note})
+		cache, err = readthrough.Open(ctx, store, readthrough.Options{Name: f.dir, Limit: int64(f.size), Log: a.log(), Notify: notify})
 	}
 	if err != nil {
 		return nil, nil, f.wrong(errors.Join(err, store.Close()))

@@ -3,6 +3,10 @@
 package cli
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,7 +14,10 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/dogestry/dogestry/internal/enginetest"
+	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/storage/s3/s3test"
 )
 
@@ -141,4 +148,95 @@ func TestKilledWithCache(t *testing.T) {
 	if left := temporaryFiles(t, filepath.Join(cache, "images")); len(left) > 0 {
 		t.Errorf("an interrupted pull left %q", left)
 	}
+}
+
+// TestServeCache: clients who ask a server for one layer at once make the bucket send
+// it once, and later ones not at all, also for a part of it. A server that is written to
+// asks the bucket what is there.
+func TestServeCache(t *testing.T) {
+	engine := enginetest.For(t)
+	img := wordsImage("served/app:1", []string{"served-one"})
+	if err := engine.LoadImage(t.Context(), img); err != nil {
+		t.Fatal(err)
+	}
+	server := s3test.For(t)
+	setAccount(t, server.Account)
+	bucket := server.Bucket(t)
+	proxy := server.ProxyFor(t)
+	remote := "s3://" + bucket + "/images?endpoint="
+	run(t, engine.Host, "push", remote+server.Endpoint, "served/app:1")
+	var layer string // its digest
+	for _, f := range files(t, server.Dir(bucket)) {
+		if filepath.Base(f) == "layer.tar.lz4" {
+			layer = filepath.Base(filepath.Dir(f))
+		}
+	}
+	sent := func() (n int) {
+		for _, r := range proxy.Requests() {
+			if r.Op == "GetObject" && strings.HasSuffix(r.Path, "/layer.tar.lz4") {
+				n++
+			}
+		}
+		return n
+	}
+	cache := filepath.Join(t.TempDir(), "cache")
+	for round, want := range []int{1, 0} {
+		p, address := startServe(t, remote+proxy.Endpoint, "--cache", cache)
+		blob := "http://" + address + "/v2/served/app/blobs/sha256:" + layer
+		proxy.Reset()
+		var g errgroup.Group
+		for range 8 {
+			g.Go(func() error {
+				got, err := httpGet(t.Context(), blob, "")
+				if err == nil && image.DigestOf(got).Hex() != layer {
+					err = fmt.Errorf("%d bytes came, and they are others", len(got))
+				}
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+		part, err := httpGet(t.Context(), blob, "bytes=600-699")
+		if err != nil || len(part) != 100 {
+			t.Errorf("a part has %d bytes, %v", len(part), err)
+		}
+		if n := sent(); n != want {
+			t.Errorf("round %d: the bucket sends the layer %d times, not %d", round, n, want)
+		}
+		p.end(syscall.SIGTERM, 0, "")
+	}
+	p, address := startServe(t, remote+proxy.Endpoint, "--cache", cache, "--writable")
+	blob := "http://" + address + "/v2/served/app/blobs/sha256:" + layer
+	proxy.Reset()
+	if _, err := httpGet(t.Context(), blob, ""); err != nil || sent() != 0 {
+		t.Errorf("%v; the bucket sends the layer %d times", err, sent())
+	}
+	if err := os.RemoveAll(filepath.Join(server.Dir(bucket), "images", "images", layer)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := httpGet(t.Context(), blob, ""); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("the bucket has lost it: %v", err)
+	}
+	p.end(syscall.SIGTERM, 0, "")
+}
+
+// httpGet reads an answer, or a part of it.
+func httpGet(ctx context.Context, url, part string) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if part != "" {
+		r.Header.Set("Range", part)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode/100 != 2 {
+		return nil, fmt.Errorf("%s: %s", url, answer.Status)
+	}
+	return io.ReadAll(answer.Body)
 }

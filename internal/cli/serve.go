@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,7 +15,10 @@ import (
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/original"
+	"github.com/dogestry/dogestry/internal/readthrough"
 	"github.com/dogestry/dogestry/internal/registry/server"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/repo"
 )
 
 // serving is what the flags of serve say.
@@ -23,6 +27,7 @@ type serving struct {
 	writable bool     // clients may push and delete
 	mirrors  []string // registries in whose place it answers
 	codec    codec.Codec
+	cache    cacheFlags
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -33,13 +38,14 @@ func (a *app) serveCommand() *cobra.Command {
 		Use:   "serve [flags] REMOTE",
 		Short: "Let registry clients pull from a remote, and push to it",
 		Long: `Answer as a registry out of a remote: docker, containerd, Podman, skopeo and
-others pull from it, and with --writable push to it. Nothing is kept besides, and
-several may serve one remote.
+others pull from it, and with --writable push to it. Nothing is kept besides, but
+for what --cache keeps of layers and documents, and several may serve one remote.
 
 It listens on this machine alone. An interrupt lets running requests end.`,
 		Example: `  dogestry serve /srv/images
   dogestry serve s3://bucket/images --writable --listen 127.0.0.1:5000
-  dogestry serve /srv/images --mirror-of docker.io`,
+  dogestry serve /srv/images --mirror-of docker.io
+  dogestry serve s3://bucket/images --cache /var/cache/dogestry --cache-size 50GB`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if o.codec, err = codec.ByName(compression); err != nil {
@@ -48,6 +54,11 @@ It listens on this machine alone. An interrupt lets running requests end.`,
 			if readOnly && o.writable {
 				return fault.New(fault.Usage, "--read-only and --writable exclude each other")
 			}
+			set, err := a.configuration()
+			if err != nil {
+				return err
+			}
+			o.cache.configure(c, set)
 			return a.serve(c.Context(), args[0], o)
 		},
 	}
@@ -55,6 +66,7 @@ It listens on this machine alone. An interrupt lets running requests end.`,
 	c.Flags().BoolVar(&o.writable, "writable", false, "let clients push and delete, too")
 	c.Flags().BoolVar(&readOnly, "read-only", false, "let clients pull alone, which is the default")
 	c.Flags().StringVar(&compression, "compression", codec.LZ4.Name(), "how layers are stored that come uncompressed: lz4, zstd or none")
+	o.cache.add(c)
 	c.Flags().StringSliceVar(&o.mirrors, "mirror-of", nil, "answer also where an engine asks for images of this `REGISTRY`, such as docker.io")
 	return c
 }
@@ -63,10 +75,11 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 	if err := checkRemote(name); err != nil {
 		return err
 	}
-	handler, err := a.registry(ctx, name, o)
+	handler, closeHandler, err := a.registry(ctx, name, o)
 	if err != nil {
 		return err
 	}
+	defer closeHandler() //nolint:errcheck // what counts was made durable before
 	listener, err := listenOnLoopback(ctx, o.listen)
 	if err != nil {
 		return err
@@ -75,8 +88,9 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 	return serveUntil(ctx, listener, handler, a.log())
 }
 
-// registry returns the handler of a remote's images.
-func (a *app) registry(ctx context.Context, name string, o serving) (http.Handler, error) {
+// registry returns the handler of a remote's images. The caller calls what it returns
+// to close it, when no request runs any more.
+func (a *app) registry(ctx context.Context, name string, o serving) (http.Handler, func() error, error) {
 	a.noWait = true // a client that would have to wait is told to come again
 	mode := toRead
 	if o.writable {
@@ -84,11 +98,23 @@ func (a *app) registry(ctx context.Context, name string, o serving) (http.Handle
 	}
 	in, err := a.openRemote(ctx, name, mode, o.codec)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	log := a.serveLog()
 	so := server.Options{Besides: in, Log: log}
-	so.From = original.New(in, original.Options{
+	from, closeCache := original.Remote(in), nothing
+	if o.cache.dir != "" {
+		cache, end, err := a.openCache(ctx, o.cache, name, func(line string) { log.Warn(line) })
+		if err != nil {
+			return nil, nil, err
+		}
+		through := cache.New(in)
+		if o.writable {
+			through = cache.NewLive(in)
+		}
+		from, closeCache, so.Besides = through, end, cachedBesides{in, through}
+	}
+	so.From = original.New(from, original.Options{
 		Name: name, Log: a.log(), CacheDir: cacheDir(), Key: canonical(name),
 		Warn: func(line string) { log.Warn(line) },
 	})
@@ -98,7 +124,24 @@ func (a *app) registry(ctx context.Context, name string, o serving) (http.Handle
 	for _, m := range o.mirrors {
 		so.Mirrors = append(so.Mirrors, server.Registry(m))
 	}
-	return server.New(so), nil
+	return server.New(so), closeCache, nil
+}
+
+// cachedBesides is what a server asks of a remote beside reading it, where parts of
+// layers come from a cache.
+type cachedBesides struct {
+	*repo.Repo
+	through *readthrough.Source
+}
+
+// OpenRange implements remote.Ranges.
+func (c cachedBesides) OpenRange(ctx context.Context, layer remote.Layer, offset, n int64) (io.ReadCloser, error) {
+	return c.through.OpenRange(ctx, layer, offset, n)
+}
+
+// ObjectVersion implements server.Versions.
+func (c cachedBesides) ObjectVersion(ctx context.Context, layer remote.Layer) (string, error) {
+	return c.through.ObjectVersion(ctx, layer)
 }
 
 // serveLog returns the logger of what runs until it is stopped: what goes wrong is
