@@ -59,19 +59,19 @@ var (
 	errFailed = errors.New("it does not come any more")
 )
 
-// flights are all those of one cache and one remote, by the objects of the remote.
+// flights are all those of one cache and one remote, by what comes.
 type flights struct {
 	cache *Cache
 	mu    sync.Mutex
-	under map[string]*flight
+	under map[image.Digest]*flight
 }
 
 // join returns the flight that brings a layer, and begins it where there is none.
 // The caller leaves it.
 func (all *flights) join(ctx context.Context, from remote.Source, layer remote.Layer) *flight {
-	key := layer.Object
-	if key == "" {
-		key = layer.Digest.String()
+	key := layer.Digest
+	if !layer.Packed.IsZero() {
+		key = layer.Packed // the same bytes
 	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -96,7 +96,7 @@ func (all *flights) join(ctx context.Context, from remote.Source, layer remote.L
 }
 
 // forget takes a flight out, so that nobody joins it any more.
-func (all *flights) forget(key string, f *flight) {
+func (all *flights) forget(key image.Digest, f *flight) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	if all.under[key] == f {

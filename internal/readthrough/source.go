@@ -26,6 +26,7 @@ type Source struct {
 	flights *flights
 	live    bool          // what is there is asked of the remote
 	unknown atomic.Uint64 // numbers what nobody knows the version of
+	unread  *unread       // nil where the remote learns nothing from what is read there
 }
 
 var (
@@ -41,7 +42,7 @@ const inCache = "cache"
 
 // New returns from as it is to be read through the cache.
 func (c *Cache) New(from remote.Source) *Source {
-	return &Source{cache: c, from: from, flights: &flights{cache: c, under: map[string]*flight{}}}
+	return &Source{cache: c, from: from, flights: &flights{cache: c, under: map[image.Digest]*flight{}}}
 }
 
 // NewLive is New for a remote that is written to, too: what it has is asked of it each
@@ -76,6 +77,7 @@ func (s *Source) Resolve(ctx context.Context, ref image.Reference) (image.ID, er
 // Document implements remote.Source.
 func (s *Source) Document(ctx context.Context, id image.Digest) ([]byte, error) {
 	if doc, ok := s.cache.document(ctx, id); ok {
+		s.unread.add(id)
 		return doc, nil
 	}
 	doc, err := s.from.Document(ctx, id)
@@ -112,6 +114,9 @@ func (s *Source) Look(ctx context.Context, c remote.Closure, known map[image.Dig
 		return mine, err
 	}
 	found, err := s.from.Look(ctx, rest, known)
+	if err == nil && len(found.Torn) > 0 && s.unread.read(ctx, s.from) {
+		found, err = s.from.Look(ctx, rest, known)
+	}
 	if err != nil {
 		return nil, err
 	}
