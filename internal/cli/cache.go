@@ -100,7 +100,7 @@ func (a *app) readCached(ctx context.Context, f cacheFlags, name string, open fu
 // should know.
 func (a *app) openCache(ctx context.Context, f cacheFlags, name string, notify func(string)) (*readthrough.Cache, func() error, error) {
 	if strings.Contains(f.dir, "://") {
-		return nil, nil, f.wrong(fault.New(fault.Usage, "the cache %s is no directory on this machine", f.dir))
+		return nil, nil, f.wrong(fault.New(fault.Usage, "a cache is a directory on this machine, and no URL")) // there may be a password in it
 	}
 	if samePlace(f.dir, name) {
 		return nil, nil, f.wrong(fault.New(fault.Usage, "the cache %s is the remote itself", f.dir))

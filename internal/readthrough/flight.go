@@ -20,6 +20,7 @@ import (
 // pace, and none of them holds up another. It ends early only when none is left.
 type flight struct {
 	cache *Cache
+	key   image.Digest // in flights
 	layer remote.Layer // as the remote has it
 	repo  *repo.Repo   // the cache, where this layer can be read before it is whole
 
@@ -80,13 +81,13 @@ func (all *flights) join(ctx context.Context, from remote.Source, layer remote.L
 		// The reader who comes first may go first.
 		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		f = &flight{
-			cache: all.cache, layer: layer, cancel: cancel,
+			cache: all.cache, key: key, layer: layer, cancel: cancel,
 			begun: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 		}
 		all.under[key] = f
 		go func() {
 			defer close(f.done)
-			defer all.forget(key, f)
+			defer all.forget(f)
 			defer cancel()
 			f.err = f.run(own, from, func() { all.land(f) })
 		}()
@@ -96,11 +97,15 @@ func (all *flights) join(ctx context.Context, from remote.Source, layer remote.L
 }
 
 // forget takes a flight out, so that nobody joins it any more.
-func (all *flights) forget(key image.Digest, f *flight) {
+func (all *flights) forget(f *flight) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if all.under[key] == f {
-		delete(all.under, key)
+	all.forgetLocked(f)
+}
+
+func (all *flights) forgetLocked(f *flight) {
+	if all.under[f.key] == f {
+		delete(all.under, f.key)
 	}
 }
 
@@ -121,11 +126,7 @@ func (all *flights) leave(f *flight) {
 		if !f.landed {
 			f.cancel()
 		}
-		for key, other := range all.under {
-			if other == f {
-				delete(all.under, key)
-			}
-		}
+		all.forgetLocked(f)
 	}
 	all.mu.Unlock()
 	if !last {

@@ -61,7 +61,7 @@ func (c cached) Damage(layer remote.Layer, cause error) error {
 // what remotes promise.
 func TestRemote(t *testing.T) {
 	remotetest.Run(t, remotetest.Harness{
-		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true, Large: 600_000,
+		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true, Memberships: true, Uploads: true, Exclusive: true, Large: 600_000,
 		Open: func(t *testing.T) remotetest.Target {
 			s, dir := mem.New(), t.TempDir()
 			side := func() remote.Remote {

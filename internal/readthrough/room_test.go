@@ -93,6 +93,9 @@ func TestBound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, tar := range tars[2:9] {
+		readsLater(t, dir, from, tar)
+	}
 	again := cacheIn(t, dir, limit, nil).New(p) // another process, which has to find all out
 	for _, through := range []remote.Source{from, again} {
 		readsLater(t, dir, through, tars[0])
@@ -124,6 +127,24 @@ func TestBound(t *testing.T) {
 	reads(t, smaller, tars[19])
 	if _, size := files(t, dir); size > 3*layerSize {
 		t.Errorf("with a smaller limit the cache has %d bytes", size)
+	}
+}
+
+// TestBoundOfTwo: what another process writes counts, too.
+func TestBoundOfTwo(t *testing.T) {
+	const limit = 10 * layerSize
+	p, dir := newProbe(t), t.TempDir()
+	tars := manyLayers(t, p, 14)
+	one, two := cacheIn(t, dir, limit, nil).New(p), cacheIn(t, dir, limit, nil).New(p)
+	for i, tar := range tars {
+		from := one
+		if i >= 3 && i < 9 {
+			from = two
+		}
+		reads(t, from, tar)
+		if _, size := files(t, dir); size > limit {
+			t.Errorf("after %d layers the cache has %d bytes", i+1, size)
+		}
 	}
 }
 
