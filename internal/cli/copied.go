@@ -69,6 +69,9 @@ func (a *app) printSummaries(c copied) {
 		if c.All {
 			fmt.Fprintf(a.errOut, ", %d with nothing to move", same)
 		}
+		if c.Members > 0 {
+			fmt.Fprintf(a.errOut, ", and %s that no tag needs", count(c.Members, "manifest"))
+		}
 		if n := len(c.Removed); n > 0 && c.DryRun {
 			fmt.Fprintf(a.errOut, ", would remove %s", count(n, "tag"))
 		} else if n > 0 {
@@ -89,9 +92,10 @@ func (a *app) copiedDocument(c copied) error {
 		Images  []transfer.Result  `json:"images"`
 		Failed  []notCopied        `json:"failed,omitempty"`  // images that the target has not, or tags that it still has
 		Removed []transfer.Removed `json:"removed,omitempty"` // tags
+		Members int                `json:"members,omitempty"` // manifests that belong to repositories, tagged or not
 		Seconds float64            `json:"seconds"`
 		Error   *failure           `json:"error,omitempty"` // what stopped it before it had done all
-	}{Images: c.Images, Removed: c.Removed, Seconds: c.took.Seconds(), Error: failureOf(c.err)}
+	}{Images: c.Images, Removed: c.Removed, Members: c.Members, Seconds: c.took.Seconds(), Error: failureOf(c.err)}
 	if document.From, document.To = c.From, c.To; c.From == c.To {
 		document.Remote, document.From, document.To = c.From, "", ""
 	}

@@ -145,6 +145,14 @@ func identifyBucket(name string) (string, error) {
 	return strings.Join([]string{"s3", o.Bucket, o.Prefix, o.Endpoint, o.Profile}, "\n"), nil
 }
 
+// storeMemory returns how many bytes a remote takes for a layer that is read.
+func storeMemory(name string) int64 {
+	if strings.HasPrefix(name, "s3://") {
+		return 16 << 20 // pieces that come ahead
+	}
+	return 0
+}
+
 func (a *app) openBucket(ctx context.Context, name string, _ access) (storage.Store, error) {
 	o, err := s3.Parse(name)
 	if err != nil {

@@ -101,7 +101,7 @@ func (a *app) registry(ctx context.Context, name string, o serving) (http.Handle
 		return nil, nil, err
 	}
 	log := a.serveLog()
-	so := server.Options{Besides: in, Log: log}
+	so := server.Options{Besides: in, StoreMemory: storeMemory(name), Log: log}
 	from, closeCache := original.Remote(in), nothing
 	if o.cache.dir != "" {
 		cache, end, err := a.openCache(ctx, o.cache, name, func(line string) { log.Warn(line) })
@@ -113,6 +113,7 @@ func (a *app) registry(ctx context.Context, name string, o serving) (http.Handle
 			through = cache.NewLive(in)
 		}
 		from, closeCache, so.Besides = through, end, cachedBesides{in, through}
+		so.StoreMemory += readthrough.Memory
 	}
 	so.From = original.New(from, original.Options{
 		Name: name, Log: a.log(), CacheDir: cacheDir(), Key: canonical(name),

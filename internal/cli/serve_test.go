@@ -205,3 +205,41 @@ func outputOf(t *testing.T, name string, args ...string) string {
 	}
 	return strings.TrimSpace(string(out))
 }
+
+// TestServeMirror: an engine of which serve is the mirror takes docker.io's images
+// from the remote.
+func TestServeMirror(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts engines of its own")
+	}
+	e := enginetest.For(t)
+	enginetest.NeedPrivate(t, e.Private())
+	const ref = "serve-mirror:1" // docker.io/library/serve-mirror:1
+	img := wordsImage(ref, []string{"serve-mirror"})
+	if err := e.LoadImage(t.Context(), img); err != nil {
+		t.Fatal(err)
+	}
+	remote := filepath.Join(t.TempDir(), "remote")
+	run(t, e.Host, "push", remote, ref)
+	_, address := startServe(t, remote, "--mirror-of", "docker.io")
+	for _, k := range enginetest.Kinds() {
+		if k.Podman {
+			continue
+		}
+		t.Run(k.Name, func(t *testing.T) {
+			o := k.Options
+			o.Args = append(o.Args, "--registry-mirror=http://"+address)
+			mirrored := enginetest.StartFor(t, o)
+			if _, err := mirrored.Docker(t.Context(), nil, "pull", ref); err != nil {
+				t.Fatal(err)
+			}
+			saved, err := mirrored.Saved(t.Context(), ref)
+			if err == nil {
+				err = saved.Check(img)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"maps"
 	"runtime"
@@ -64,7 +65,11 @@ type Source struct {
 	next      map[image.ID][]byte // documents of today that Resolve has read
 }
 
-var _ Remote = (*Source)(nil)
+var (
+	_ Remote          = (*Source)(nil)
+	_ remote.Referred = (*Source)(nil)
+	_ remote.Members  = (*Source)(nil)
+)
 
 // New returns from as a Source.
 func New(from Remote, o Options) *Source {
@@ -348,4 +353,20 @@ func (s *Source) OpenStored(ctx context.Context, layer remote.Layer) (remote.Sto
 		return remote.Stored{}, fmt.Errorf("a layer of format 1.0: %w", errors.ErrUnsupported)
 	}
 	return s.Remote.OpenStored(ctx, layer)
+}
+
+// Referrers implements remote.Referred: those that the remote below has, if it has such things.
+func (s *Source) Referrers(ctx context.Context, repository string, subject image.Digest) iter.Seq2[image.Digest, error] {
+	if r, ok := s.Remote.(remote.Referred); ok {
+		return r.Referrers(ctx, repository, subject)
+	}
+	return func(func(image.Digest, error) bool) {}
+}
+
+// Members implements remote.Members: those that the remote below has, if it has such things.
+func (s *Source) Members(ctx context.Context, repository string) iter.Seq2[remote.Membership, error] {
+	if m, ok := s.Remote.(remote.Members); ok {
+		return m.Members(ctx, repository)
+	}
+	return func(func(remote.Membership, error) bool) {}
 }

@@ -76,6 +76,22 @@ func (s *Source) OpenOriginal(ctx context.Context, layer remote.Layer) (io.ReadC
 	return nil, errors.ErrUnsupported
 }
 
+// Referrers implements remote.Referred: those that the remote has, if it has such things.
+func (s *Source) Referrers(ctx context.Context, repository string, subject image.Digest) iter.Seq2[image.Digest, error] {
+	if has, ok := s.from.(remote.Referred); ok {
+		return has.Referrers(ctx, repository, subject)
+	}
+	return func(func(image.Digest, error) bool) {}
+}
+
+// Members implements remote.Members: those that the remote has, if it has such things.
+func (s *Source) Members(ctx context.Context, repository string) iter.Seq2[remote.Membership, error] {
+	if has, ok := s.from.(remote.Members); ok {
+		return has.Members(ctx, repository)
+	}
+	return func(func(remote.Membership, error) bool) {}
+}
+
 // PutSignature implements remote.Signatures, as do the methods below: what the
 // remote has, and nothing where it has no such thing.
 func (s *Source) PutSignature(ctx context.Context, ref image.Reference, id image.ID, key string, content []byte) error {

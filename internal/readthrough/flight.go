@@ -45,6 +45,10 @@ type flight struct {
 	failed   error
 }
 
+// Memory is what a flight takes beside its readers, in bytes: the file's buffer, and
+// what decodes the layer to prove it.
+const Memory = 8 << 20
+
 // remoteError is a failure of the remote that a layer comes from.
 type remoteError struct{ cause error }
 

@@ -35,6 +35,8 @@ var (
 	_ remote.Holder       = (*Source)(nil)
 	_ remote.Signatures   = (*Source)(nil)
 	_ remote.Originals    = (*Source)(nil)
+	_ remote.Referred     = (*Source)(nil)
+	_ remote.Members      = (*Source)(nil)
 )
 
 // inCache is the Layer.Source of layers that were found in the cache.

@@ -58,6 +58,25 @@ type Memberships interface {
 	Referrers(ctx context.Context, repository string, subject image.Digest) iter.Seq2[image.Digest, error]
 }
 
+// Referred is what copies need of Memberships at the side that they read.
+type Referred interface {
+	Referrers(ctx context.Context, repository string, subject image.Digest) iter.Seq2[image.Digest, error]
+}
+
+// Membership is a manifest that was added to a repository.
+type Membership struct {
+	Repository string
+	Manifest   image.Digest
+	Subject    image.Digest // what it refers to; zero where that is nothing
+}
+
+// Members is a remote that can tell all of its memberships.
+type Members interface {
+	// Members yields those of a repository, of all where it is empty, in the remote's
+	// own order. It ends after the first error.
+	Members(ctx context.Context, repository string) iter.Seq2[Membership, error]
+}
+
 // Uploads is a remote that keeps bytes of which nobody knows the digest yet, so
 // that any process can go on with what another one has begun. They are no images'
 // before they are put as a layer, and are swept when they are old. IDs are those

@@ -122,7 +122,48 @@ func parseSignature(ref image.Reference, key string) (s remote.Signature, ok boo
 
 // memberKey is where it is said that a manifest belongs to a repository.
 func memberKey(repository string, id image.Digest) string {
-	return digestsPrefix + encodeRepository(repository) + "/" + id.Hex()
+	return memberPrefix(repository) + id.Hex()
+}
+
+func memberPrefix(repository string) string {
+	return digestsPrefix + encodeRepository(repository) + "/"
+}
+
+// memberOrReferrer is where it is said that a manifest belongs to a
+// repository, and, where subject is not zero, that it refers to that.
+func memberOrReferrer(repository string, manifest, subject image.Digest) string {
+	if subject.IsZero() {
+		return memberKey(repository, manifest)
+	}
+	return referrerKey(repository, subject, manifest)
+}
+
+// parseMemberKey is the inverse of memberKey and of referrerKey; ok is false for keys
+// that neither has.
+func parseMemberKey(key string) (m remote.Membership, ok bool) {
+	id, ok := parseMember(key)
+	if !ok {
+		return m, false
+	}
+	m.Manifest = id
+	name, isMember := strings.CutPrefix(key, digestsPrefix)
+	if isMember {
+		name = name[:max(0, strings.LastIndexByte(name, '/'))]
+	} else {
+		if m.Subject, _, ok = parseReferrer(key); !ok {
+			return m, false
+		}
+		name = strings.TrimPrefix(key, referrersPrefix)
+		name = name[:max(0, len(name)-len("/")*2-len(m.Subject.Hex())*2)]
+	}
+	m.Repository = strings.ReplaceAll(name, "%3A", ":")
+	return m, validRepository(m.Repository) && key == memberOrReferrer(m.Repository, m.Manifest, m.Subject)
+}
+
+// validRepository reports whether a name is one of a repository, as docker shows it.
+func validRepository(name string) bool {
+	parsed, err := image.ParseRepository(name)
+	return err == nil && parsed == name
 }
 
 // parseMember returns the manifest that a key below digests/ or referrers/ names.

@@ -16,6 +16,7 @@ import (
 var (
 	_ remote.Memberships = (*Repo)(nil)
 	_ remote.Memberships = (*session)(nil)
+	_ remote.Members     = (*Repo)(nil)
 )
 
 // Add implements remote.Memberships.
@@ -155,12 +156,29 @@ func (r *Repo) Referrers(ctx context.Context, repository string, subject image.D
 	}
 }
 
-// memberOrReferrer is the key that Add writes.
-func memberOrReferrer(repository string, manifest, subject image.Digest) string {
-	if subject.IsZero() {
-		return memberKey(repository, manifest)
+// Members implements remote.Members: first those that refer to nothing.
+func (r *Repo) Members(ctx context.Context, repository string) iter.Seq2[remote.Membership, error] {
+	prefixes := []string{digestsPrefix, referrersPrefix}
+	if repository != "" {
+		prefixes = []string{memberPrefix(repository), repositoryReferrers(repository)}
 	}
-	return referrerKey(repository, subject, manifest)
+	return func(yield func(remote.Membership, error) bool) {
+		for _, prefix := range prefixes {
+			for info, err := range r.store.List(ctx, prefix) {
+				if err != nil {
+					yield(remote.Membership{}, r.failure(err, "cannot list %s", r.name))
+					return
+				}
+				m, ok := parseMemberKey(info.Key)
+				if !ok || repository != "" && m.Repository != repository {
+					continue // nobody's, or another repository's, whose name begins so
+				}
+				if !yield(m, nil) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // subject returns what a manifest refers to, zero where that is nothing. Its error
@@ -179,7 +197,7 @@ func (r *Repo) subject(ctx context.Context, manifest image.Digest) (image.Digest
 
 // checkRepository refuses what is no name of a repository.
 func (r *Repo) checkRepository(repository string) error {
-	if name, err := image.ParseRepository(repository); err != nil || name != repository {
+	if !validRepository(repository) {
 		return fault.New(fault.Usage, "%.300q is no repository in %s", repository, r.name).
 			Advise("Names are as docker shows them: myapp, team/myapp, localhost:5000/myapp.")
 	}

@@ -47,6 +47,7 @@ type Copied struct {
 	Images  []Result  // those that the target has, in the order given
 	Failed  []Failed  // with All: those that it has not, and why
 	Removed []Removed // with Delete
+	Members int       // with All: manifests that belong to a repository there, without being a tag's alone
 }
 
 // Failed is an image, or a tag to remove, with which something is wrong.
@@ -118,10 +119,13 @@ func (c *copier) copy(ctx context.Context, images []CopyImage) (Copied, error) {
 		}
 	}
 	done, err := c.all(ctx, images)
+	if err == nil {
+		err = c.members(ctx, &done)
+	}
 	switch {
 	case err != nil:
 	case len(done.Failed) > 0:
-		err = c.partial(len(done.Failed), len(images))
+		err = c.partial(len(done.Failed), len(done.Failed)+len(done.Images)+done.Members)
 	case o.Delete:
 		done.Removed, done.Failed, err = c.prune(ctx, images)
 	}
@@ -142,11 +146,16 @@ type copier struct {
 	told    map[image.Digest]bool // layers of which was said that they are there
 }
 
+// copying returns an image on its way between its repositories.
+func (c *copier) copying(img CopyImage) *copying {
+	return &copying{copier: c, from: remote.SourceOf(c.from, img.Source.Repository), to: remote.TargetOf(c.to, img.Target.Repository), image: img}
+}
+
 // each copies images one after the other, once all of them are found.
 func (c *copier) each(ctx context.Context, images []CopyImage) ([]Result, error) {
 	plan := make([]*copying, len(images))
 	for i, img := range images { // fail before anything moves
-		plan[i] = &copying{copier: c, image: img}
+		plan[i] = c.copying(img)
 		if err := plan[i].find(ctx); err != nil {
 			return nil, err
 		}
@@ -220,7 +229,7 @@ func (r *Result) shareObjects(planned map[string]bool) {
 
 // one copies one image of all. Its result is nil where the tag is gone.
 func (c *copier) one(ctx context.Context, img CopyImage) (*Result, error) {
-	p := &copying{copier: c, image: img}
+	p := c.copying(img)
 	err := p.find(ctx)
 	removed := fault.Is(err, fault.NotFound) // it was listed
 	if err == nil {

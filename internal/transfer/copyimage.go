@@ -17,8 +17,14 @@ import (
 // copying is one image on its way from remote to remote.
 type copying struct {
 	*copier
+	from  remote.Source // of the image's repository
+	to    remote.Target
 	image CopyImage
 	tag   func(context.Context, image.Reference, image.ID) error
+
+	member   bool // no tag's image: all of it is meant, whatever was asked for of tags
+	alone    bool // what refers to it is copied by who copies what it refers to
+	referred int  // manifests that refer to it, and were copied with it
 
 	id      image.ID // what the tag names at the source
 	tree    *image.Tree
@@ -115,6 +121,7 @@ func (p *copying) noImage(err error) error {
 // that are asked for.
 func (p *copying) readTree(ctx context.Context) (err error) {
 	c := chosen(p.image.Source.String(), p.o.Options)
+	c.all = c.all || p.member
 	c.attested = true
 	p.tree, err = remote.ReadTree(ctx, p.from, p.id, func(held []image.Child) ([]image.Digest, error) {
 		if len(held) == 0 {
@@ -133,7 +140,7 @@ func (p *copying) readTree(ctx context.Context) (err error) {
 	if config := p.tree.Image(); config != nil {
 		return c.check(config.Platform)
 	}
-	if p.o.AllPlatforms && p.tree.Kind == image.IndexKind {
+	if p.o.AllPlatforms && !p.member && p.tree.Kind == image.IndexKind {
 		return p.checkPlatforms()
 	}
 	return nil
@@ -205,7 +212,9 @@ func (p *copying) move(ctx context.Context) (Result, error) {
 	}
 	p.plan(missing)
 	if p.o.DryRun {
-		err = p.send(ctx)
+		if err = p.send(ctx); err == nil {
+			err = p.referrers(ctx)
+		}
 	} else {
 		err = deliver(ctx, p, p.o.Log)
 	}
@@ -335,6 +344,9 @@ func (p *copying) name(ctx context.Context) error {
 	if err := p.signatures(ctx); err != nil {
 		return err
 	}
+	if err := p.referrers(ctx); err != nil {
+		return err
+	}
 	return p.tag(ctx, p.image.Target, p.id)
 }
 
@@ -380,7 +392,7 @@ func (o Options) putSignature(ctx context.Context, to remote.Signatures, ref ima
 }
 
 func (p *copying) result() Result {
-	r := Result{Image: p.image.Target.String(), ID: p.id, DryRun: p.o.DryRun, Layers: []LayerResult{}}
+	r := Result{Image: p.image.Target.String(), ID: p.id, DryRun: p.o.DryRun, Layers: []LayerResult{}, Referrers: p.referred}
 	for _, d := range p.order {
 		if l := p.results[d]; l != nil {
 			r.Layers = append(r.Layers, *l)

@@ -103,7 +103,7 @@ func PlanExport(ctx context.Context, from remote.Source, images []CopyImage, sin
 
 // want reads what an image is made of.
 func want(ctx context.Context, c *copier, img CopyImage) (wanted, error) {
-	p := &copying{copier: c, image: img}
+	p := c.copying(img)
 	if err := p.find(ctx); err != nil {
 		return wanted{}, err
 	}

@@ -93,6 +93,10 @@ type Result struct {
 	DryRun bool          `json:"dryRun,omitempty"`
 
 	SignedBy string `json:"signedBy,omitempty"` // what Options.Sign or Verify returned
+
+	// Referrers is how many manifests the target has that refer to a copied image, or to
+	// each other: signatures, SBOMs.
+	Referrers int `json:"referrers,omitempty"`
 }
 
 // LayerResult is what became of one layer.

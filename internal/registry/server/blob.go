@@ -210,7 +210,7 @@ func (s *Server) sendPart(c call, b blob, p part) error {
 // else all before it is decoded and passed over.
 func (s *Server) openPart(ctx context.Context, repository string, layer remote.Layer, p part) (io.ReadCloser, error) {
 	if s.ranges != nil {
-		from, err := s.whenRoom(ctx, 1, func() (io.ReadCloser, error) { return s.ranges.OpenRange(ctx, layer, p.offset, p.length) })
+		from, err := s.whenRoom(ctx, plainMemory, func() (io.ReadCloser, error) { return s.ranges.OpenRange(ctx, layer, p.offset, p.length) })
 		if !errors.Is(err, errors.ErrUnsupported) {
 			return from, err
 		}
@@ -228,26 +228,27 @@ func (s *Server) openPart(ctx context.Context, repository string, layer remote.L
 // open opens a layer, once there is room for it: memory does not grow with the
 // number of clients.
 func (s *Server) open(ctx context.Context, repository string, layer remote.Layer) (io.ReadCloser, error) {
-	weight := int64(decodedWeight)
-	if layer.Stored == layer.Size { // a hint, and so is what it weighs
-		weight = 1
+	memory := int64(decodedMemory)
+	if layer.Stored == layer.Size { // a hint, and so is this
+		memory = plainMemory
 	}
-	return s.whenRoom(ctx, weight, func() (io.ReadCloser, error) {
+	return s.whenRoom(ctx, memory, func() (io.ReadCloser, error) {
 		return remote.SourceOf(s.from, repository).Open(ctx, layer)
 	})
 }
 
-// whenRoom opens something, and gives its room back when it is closed.
-func (s *Server) whenRoom(ctx context.Context, weight int64, open func() (io.ReadCloser, error)) (io.ReadCloser, error) {
-	if err := s.room.Acquire(ctx, weight); err != nil {
+// whenRoom opens something that takes so many bytes, and gives them back when it is closed.
+func (s *Server) whenRoom(ctx context.Context, memory int64, open func() (io.ReadCloser, error)) (io.ReadCloser, error) {
+	memory = min(memory+s.storeMemory, maxMemory)
+	if err := s.room.Acquire(ctx, memory); err != nil {
 		return nil, err
 	}
 	from, err := open()
 	if err != nil {
-		s.room.Release(weight)
+		s.room.Release(memory)
 		return nil, err
 	}
-	return &weighed{from, sync.OnceFunc(func() { s.room.Release(weight) })}, nil
+	return &weighed{from, sync.OnceFunc(func() { s.room.Release(memory) })}, nil
 }
 
 // weighed gives its room back at its end.

@@ -32,9 +32,6 @@ func TestConformance(t *testing.T) {
 
 // TestConformanceOfAll runs it with what is not taken. Nothing else fails.
 func TestConformanceOfAll(t *testing.T) {
-	if testing.Short() {
-		t.Skip("TestConformance shows as much of what is taken")
-	}
 	r := open(t, mem.New())
 	got := r.conform()
 	for _, failed := range got.failed {
@@ -100,6 +97,9 @@ var (
 // conform runs the tool in an environment that is nothing but what is said here.
 func (r *registry) conform(env ...string) conformed {
 	r.Helper()
+	if testing.Short() {
+		r.Skip("it takes seconds, and a minute with the race detector")
+	}
 	program, err := filepath.Abs(conformance)
 	if err != nil {
 		r.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/remote/remotetest"
@@ -421,5 +422,65 @@ func TestReadOnly(t *testing.T) {
 	ro.want(200, "GET", "/v2/app/manifests/"+a.digest(), nil)
 	if after := r.keys(""); !slices.Equal(before, after) {
 		t.Errorf("a read-only server has changed the remote from %s to %s", before, after)
+	}
+}
+
+// TestMending: what a push has to write again is not there for a client that asks
+// whether it has to.
+func TestMending(t *testing.T) {
+	r := open(t, mem.New(), storedAs(codec.None))
+	img := testImage(t, "app")
+	a := gzipped(t, img)
+	r.pushed("app", "1", a)
+	layer := image.DigestOf(a.blobs[1])
+	key := "images/" + layer.Hex() + "/blob"
+	r.put(key, r.read(key)[:1000])
+	r.want(404, "HEAD", "/v2/app/blobs/"+layer.String(), nil)
+	r.want(202, "POST", "/v2/app/blobs/uploads/?from=app&mount="+layer.String(), nil)
+	r.refused(400, "MANIFEST_BLOB_UNKNOWN", "PUT", "/v2/app/manifests/1", bytes.NewReader(a.manifest))
+	document := "images/" + image.DigestOf(a.manifest).Hex() + "/json"
+	r.flip(document)
+	r.want(404, "HEAD", "/v2/app/manifests/1", nil)
+	r.refused(500, "UNKNOWN", "GET", "/v2/app/manifests/1", nil)
+	r.pushed("app", "1", a)
+	r.pulled("app:1", img)
+}
+
+// TestOtherServer: what one server remembers, another one may have changed.
+func TestOtherServer(t *testing.T) {
+	r := open(t, mem.New())
+	other := open(t, r.store)
+	img := testImage(t, "app")
+	r.push("app:1", img) // by dogestry: the repository has it by its tag alone
+	path := "/v2/app/manifests/" + digestOf(img.Manifest())
+	r.want(200, "GET", path, nil)
+	other.want(202, "DELETE", "/v2/app/manifests/1", nil)
+	r.want(404, "GET", path, nil)
+	other.push("app:2", img)
+	r.want(200, "GET", path, nil)
+	other.push("app:2", testImage(t, "moved"))
+	r.want(404, "GET", path, nil)
+}
+
+// TestLyingConfig: a manifest whose config says other diffIDs than its layers have
+// is taken, as registries do; but not one that lacks a layer.
+func TestLyingConfig(t *testing.T) {
+	r := open(t, mem.New())
+	a := gzipped(t, testImage(t, "app"))
+	lie := remotetest.NewImage(t, "lie", []byte("no layer"), []byte("has this"))
+	a.blobs[0] = lie.Config
+	a.manifest = manifestOf(t, describe("application/vnd.oci.image.config.v1+json", lie.Config), []descriptor{
+		describe("application/vnd.oci.image.layer.v1.tar+gzip", a.blobs[1]), describe("application/vnd.oci.image.layer.v1.tar+gzip", a.blobs[2]),
+	}, nil)
+	r.pushed("app", "1", a)
+	r.want(200, "GET", "/v2/app/manifests/"+a.digest(), nil)
+	layer := image.DigestOf(a.blobs[1])
+	for _, key := range r.keys("images/" + layer.Hex()) {
+		if err := r.store.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.repo.Tag(t.Context(), remotetest.Ref(t, "app:2"), image.DigestOf(a.manifest)); err == nil {
+		t.Error("a manifest that lacks a layer is tagged")
 	}
 }

@@ -50,6 +50,11 @@ type Options struct {
 	// those that a client may name in the parameter ns of a request. See docs/serve.md.
 	Mirrors []string
 
+	// StoreMemory is what the store takes for a layer that is read, in bytes, beside
+	// what decoding it takes: so many are read at once that memory is bounded. 0 stands
+	// for next to nothing.
+	StoreMemory int64
+
 	// Damage is told of bytes that are not what their digest says. It may be nil, and
 	// may be called by several goroutines at once.
 	Damage func(error)
@@ -66,6 +71,8 @@ type Server struct {
 	damage  func(error)
 	log     *slog.Logger
 
+	storeMemory int64
+
 	memberships remote.Memberships // nil where there are none
 	manifests   remote.Manifests   // nil where there is none
 	ranges      remote.Ranges      // nil where there are none
@@ -73,7 +80,7 @@ type Server struct {
 
 	routes  []route
 	buffers sync.Pool           // of *[copyBuffer]byte
-	room    *semaphore.Weighted // for layers on their way, see weight
+	room    *semaphore.Weighted // bytes, for layers on their way
 
 	proved  *memory[image.Digest, string]       // which object had the bytes of a layer
 	proving *turns[image.Digest]                // who reads a layer to prove it
@@ -84,7 +91,7 @@ type Server struct {
 }
 
 // What is remembered, in entries of the kind that each memory counts. Together
-// they are some 30 MB.
+// they are some 50 MB.
 const (
 	maxProved  = 64 << 10
 	maxTagged  = 64 << 10
@@ -93,11 +100,12 @@ const (
 	maxConfigs = 64 << 10
 )
 
-// What layers on their way may weigh together: one that is decoded takes some
-// 6 MiB, others the buffers of their store.
+// What layers on their way may take together, and each, in bytes: one that is
+// decoded, and one that is not. What the store takes for it comes to that.
 const (
-	maxWeight     = 96
-	decodedWeight = 4
+	maxMemory     = 128 << 20
+	decodedMemory = 6 << 20
+	plainMemory   = 1 << 20
 )
 
 // copyBuffer is in how large pieces layers are sent, in bytes.
@@ -106,14 +114,14 @@ const copyBuffer = 256 << 10
 // New returns a server. It does no I/O.
 func New(o Options) *Server {
 	s := &Server{
-		from: o.From, to: o.To, mirrors: o.Mirrors, damage: o.Damage, log: o.Log,
+		from: o.From, to: o.To, mirrors: o.Mirrors, damage: o.Damage, log: o.Log, storeMemory: o.StoreMemory,
 		proved:  newMemory[image.Digest, string](maxProved),
 		proving: newTurns[image.Digest](),
 		tagged:  newMemory[taggedKey, image.ID](maxTagged),
 		reached: newMemory[image.ID, []image.Digest](maxReached),
 		by:      newMemory[memberKey, string](maxBy),
 		configs: newMemory[image.Digest, image.Digest](maxConfigs),
-		room:    semaphore.NewWeighted(maxWeight),
+		room:    semaphore.NewWeighted(maxMemory),
 	}
 	s.buffers.New = func() any { return new([copyBuffer]byte) }
 	if o.Besides == nil {

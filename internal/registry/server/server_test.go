@@ -2,9 +2,11 @@ package server_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/registry/server"
+	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/remote/remotetest"
 	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/storage"
@@ -417,4 +420,55 @@ func (r *registry) fetch(url string, ranged bool) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return res.Body, nil
+}
+
+// unsized is a remote that does not know how large its layers are.
+type unsized struct{ *repo.Repo }
+
+func (u unsized) Look(ctx context.Context, c remote.Closure, known map[image.Digest]remote.Layer) (*remote.Found, error) {
+	found, err := u.Repo.Look(ctx, c, known)
+	if err == nil {
+		for id, l := range found.Layers {
+			l.Size = -1
+			found.Layers[id] = l
+		}
+	}
+	return found, err
+}
+
+// TestUnsized: a layer whose size is not known comes in chunks, and damage is an end
+// that is none.
+func TestUnsized(t *testing.T) {
+	writer := open(t, mem.New(), storedAs(codec.None))
+	img := testImage(t, "app")
+	writer.push("myapp:1", img)
+	s := httptest.NewUnstartedServer(server.New(server.Options{From: unsized{writer.repo}}))
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s.Start()
+	t.Cleanup(s.Close)
+	r := &registry{T: t, store: writer.store, repo: writer.repo, url: s.URL, client: s.Client()}
+	path := "/v2/myapp/blobs/" + digestOf(img.Layers[0])
+	for _, headers := range [][]string{nil, {"Range", "bytes=0-9"}} {
+		if got := r.want(200, "GET", path, nil, headers...); !bytes.Equal(got.body, img.Layers[0]) || got.header.Get("Content-Length") != "" {
+			t.Errorf("%d bytes, %v", len(got.body), got.header)
+		}
+	}
+	if got := r.want(200, "GET", "/v2/myapp/manifests/1", nil); !bytes.Equal(got.body, img.Manifest()) {
+		t.Errorf("the manifest is %s", got.body)
+	}
+	r.flip("images/" + image.DigestOf(img.Layers[0]).Hex() + "/layer.tar")
+	if got := r.get(path); got.err == nil {
+		t.Errorf("a damaged layer came whole, with %d bytes", len(got.body))
+	}
+	connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	if _, err := io.WriteString(connection, "GET "+path+" HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if old, err := io.ReadAll(connection); err != nil || !strings.Contains(string(old), " 505 ") {
+		t.Errorf("HTTP/1.0 is answered with %.200q, %v", old, err)
+	}
 }

@@ -3,12 +3,18 @@ package server_test
 import (
 	"bytes"
 	"io"
+	"net/http/httptest"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/original"
+	"github.com/dogestry/dogestry/internal/registry/server"
 	"github.com/dogestry/dogestry/internal/repo"
+	"github.com/dogestry/dogestry/internal/storage/file"
 	"github.com/dogestry/dogestry/internal/storage/mem"
 	"github.com/dogestry/dogestry/internal/storage/s3"
 	"github.com/dogestry/dogestry/internal/storage/s3/s3test"
@@ -76,4 +82,41 @@ func TestCollected(t *testing.T) {
 	}
 	r.want(404, "GET", "/v2/app/blobs/"+digestOf(deleted.blobs[2]), nil) // its other layer is that of all
 	r.pulled("app:1", testImage(t, "tagged"))
+}
+
+// TestOriginal: an image of format 1.0 is there as one of today.
+func TestOriginal(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("../../../testdata/golden/1.0")); err != nil {
+		t.Fatal(err)
+	}
+	store, err := file.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := repo.Open(t.Context(), store, repo.Options{Name: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(server.New(server.Options{From: original.New(in, original.Options{Name: dir}), Besides: in}))
+	t.Cleanup(s.Close)
+	r := &registry{T: t, store: store, repo: in, url: s.URL, client: s.Client()}
+	got := r.want(200, "GET", "/v2/myapp/manifests/1", nil)
+	m, err := image.ParseManifest(got.body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "12d4ac0d0d21fcae9aa2269c9a1e75bfb53200a5d6283629d10c8d9aaf50bc66"; m.Config.Digest.Hex() != want { // docs/format.md
+		t.Errorf("the image is %s", m.Config.Digest)
+	}
+	r.want(200, "GET", "/v2/myapp/manifests/"+digestOf(got.body), nil)
+	for _, d := range append(m.Layers, m.Config) {
+		blob := r.want(200, "GET", "/v2/myapp/blobs/"+d.Digest.String(), nil)
+		if digestOf(blob.body) != d.Digest.String() || int64(len(blob.body)) != d.Size {
+			t.Errorf("%s has %d bytes", d.Digest, len(blob.body))
+		}
+		if d.Size > 9 {
+			r.want(206, "GET", "/v2/myapp/blobs/"+d.Digest.String(), nil, "Range", "bytes=0-9")
+		}
+	}
 }

@@ -1,0 +1,109 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// TestMemory: what is remembered is bounded by weight, and the oldest goes first.
+func TestMemory(t *testing.T) {
+	m := newMemory[int, string](10)
+	for i := range 5 {
+		m.put(i, "one", 2)
+	}
+	m.put(2, "two", 4) // heavier than before: 0 has to go
+	for key, want := range []string{"", "one", "two", "one", "one"} {
+		if got, ok := m.get(key); got != want || ok != (want != "") {
+			t.Errorf("%d: %q, %v", key, got, ok)
+		}
+	}
+	m.put(5, "large", 20) // more than all: nothing is left
+	for key := range 6 {
+		if got, ok := m.get(key); ok {
+			t.Errorf("%d: %q is remembered", key, got)
+		}
+	}
+	for i := range 1000 {
+		m.put(i%50, "again", 1)
+	}
+	if m.weight != 10 || len(m.kept) != 10 || len(m.order) > 10 {
+		t.Errorf("%d of weight %d in an order of %d", len(m.kept), m.weight, len(m.order))
+	}
+}
+
+// TestTurns: one at a time for each key, and who does not wait any more leaves.
+func TestTurns(t *testing.T) {
+	turns := newTurns[string]()
+	done, err := turns.take(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := turns.take(t.Context(), "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := turns.take(ctx, "a"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a turn that is taken, for one who has gone: %v", err)
+	}
+	var wait sync.WaitGroup
+	inside := 0 // the race detector sees who is not alone
+	for range 20 {
+		wait.Go(func() {
+			done, err := turns.take(t.Context(), "a")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			inside++
+			done()
+		})
+	}
+	done()
+	wait.Wait()
+	if inside != 20 || len(turns.taken) > 0 {
+		t.Errorf("%d had their turn, and %d are left", inside, len(turns.taken))
+	}
+}
+
+// TestRoom: what does not fit waits until something is closed, and room is given
+// back once, also of what could not be opened.
+func TestRoom(t *testing.T) {
+	s := New(Options{StoreMemory: maxMemory / 2})
+	nothing := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }
+	failing := func() (io.ReadCloser, error) { return nil, io.ErrUnexpectedEOF }
+	for range 10 {
+		if _, err := s.whenRoom(t.Context(), plainMemory, failing); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Fatal(err)
+		}
+	}
+	first, err := s.whenRoom(t.Context(), plainMemory, nothing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.whenRoom(ctx, plainMemory, nothing); !errors.Is(err, context.Canceled) {
+		t.Errorf("there is room for a second one: %v", err)
+	}
+	for range 2 {
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	large := New(Options{StoreMemory: 10 * maxMemory}) // one alone may take more than all
+	if one, err := large.whenRoom(t.Context(), plainMemory, nothing); err != nil {
+		t.Fatal(err)
+	} else if err := one.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !s.room.TryAcquire(maxMemory) {
+		t.Error("room was not given back")
+	}
+}
