@@ -27,7 +27,7 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "repo", "registry/client", "registry/server", "registry/front", "registry/page", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "sealed", "image", "fault",
+		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "readthrough", "repo", "registry/client", "registry/server", "registry/front", "registry/page", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "sealed", "image", "fault",
 	}},
 	{"cli/progress", []string{"transfer"}},
 	{"config", []string{"fault"}},
@@ -40,6 +40,7 @@ var rules = []rule{
 	{"trust", []string{"remote", "signature", "image", "fault"}},
 	{"signature", []string{"image"}},
 	{"repo", []string{"lease", "original", "remote", "storage", "codec", "image", "fault"}},
+	{"readthrough", []string{"repo", "remote", "storage", "codec", "image", "fault"}},
 	{"registry/server", []string{"remote", "image", "fault"}},
 	{"registry/client", []string{"remote", "cache", "codec", "throttle", "sealed", "image", "fault"}},
 	{"layout", []string{"remote", "storage", "codec", "image", "fault"}},

@@ -13,6 +13,7 @@ import (
 
 func (a *app) copyCommand() *cobra.Command {
 	var as string
+	var cache cacheFlags
 	var o transfer.CopyOptions
 	c := &cobra.Command{
 		Use:     "copy [flags] SRC DST {IMAGE[:TAG]... | --all [REPOSITORY]...}",
@@ -57,11 +58,17 @@ nothing but tags.`,
 			if err != nil {
 				return err
 			}
-			return a.copy(c.Context(), images, o)
+			set, err := a.configuration()
+			if err != nil {
+				return err
+			}
+			cache.configure(c, set)
+			return a.copy(c.Context(), images, cache, o)
 		},
 	}
 	a.noWaitFlag(c)
 	a.moveFlags(c, &o.Options)
+	cache.add(c)
 	f := c.Flags()
 	f.Var((*platformValue)(&o.Platform), "platform", "of an image for several, this `OS/ARCH[/VARIANT]` (default: all that SRC has)")
 	f.BoolVar(&o.AllPlatforms, "all-platforms", false, "of an image for several, fail where SRC lacks one")
@@ -73,7 +80,7 @@ nothing but tags.`,
 	return c
 }
 
-func (a *app) copy(ctx context.Context, images []transfer.CopyImage, o transfer.CopyOptions) error {
+func (a *app) copy(ctx context.Context, images []transfer.CopyImage, cache cacheFlags, o transfer.CopyOptions) error {
 	for _, name := range []string{o.From, o.To} {
 		if err := checkPlace(name); err != nil {
 			return err
@@ -87,11 +94,11 @@ func (a *app) copy(ctx context.Context, images []transfer.CopyImage, o transfer.
 	o.Progress, o.Log, o.SignatureStays = display, a.log(), signature.Stays
 	display.Status("reading " + o.From)
 	start := time.Now()
-	from, closeFrom, err := a.openSource(ctx, o.From, display.Status)
+	from, closeFrom, err := a.openSource(ctx, o.From, cache.unless(o.DryRun), display.Status)
 	if err != nil {
 		return err
 	}
-	defer closeFrom() //nolint:errcheck // nothing was written
+	defer closeFrom() //nolint:errcheck // what it wrote is a cache
 	if o.All {        // before DST is made: nothing is, for a name that is mistyped
 		images, err = transfer.AllOf(ctx, from, o)
 	} else {

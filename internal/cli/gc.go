@@ -59,7 +59,7 @@ func (a *app) gc(ctx context.Context, name string, o repo.CollectOptions) error 
 	display, hide := a.show()
 	defer hide()
 	display.Status("opening " + name)
-	in, err := a.openRemote(ctx, name, toRead, codec.LZ4)
+	in, err := a.openRemote(ctx, name, toChange, codec.LZ4)
 	if err != nil {
 		return err
 	}

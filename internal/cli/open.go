@@ -222,6 +222,11 @@ func (a *app) openDirectory(_ context.Context, name string, mode access) (storag
 	if err := a.unlimited(name, "a directory"); err != nil {
 		return nil, err
 	}
+	if mode != toRead {
+		if err := noCache(dir, name); err != nil {
+			return nil, err
+		}
+	}
 	var store storage.Store
 	parent := filepath.Dir(filepath.Clean(dir))
 	if mode == toWrite {

@@ -6,9 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/dockerarchive"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/layout"
+	"github.com/dogestry/dogestry/internal/original"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/storage"
 	"github.com/dogestry/dogestry/internal/storage/file"
@@ -61,8 +63,8 @@ func checkPlace(name string) error {
 }
 
 // openSource opens what a copy reads; status shows what that is at. The caller calls
-// what it returns to close it.
-func (a *app) openSource(ctx context.Context, name string, status func(string)) (remote.Source, func() error, error) {
+// what it returns to close it. What lies in the format of others is not cached.
+func (a *app) openSource(ctx context.Context, name string, cache cacheFlags, status func(string)) (remote.Source, func() error, error) {
 	defer a.oneWay(&a.uploadLimit)()
 	if p, path, ok := placeOf(name); ok {
 		if err := a.unlimited(name, p.what); err != nil {
@@ -70,11 +72,21 @@ func (a *app) openSource(ctx context.Context, name string, status func(string)) 
 		}
 		return p.read(ctx, name, path)
 	}
-	from, err := a.openImages(ctx, name, toRead, "")
+	return a.openToRead(ctx, name, cache, status)
+}
+
+// openToRead is openSource for a remote.
+func (a *app) openToRead(ctx context.Context, name string, cache cacheFlags, status func(string)) (remote.Source, func() error, error) {
+	if isRegistry(name) {
+		return a.openRegistryToRead(ctx, name, cache)
+	}
+	from, closeCache, err := a.readCached(ctx, cache, name, func() (original.Remote, error) {
+		return a.openRemote(ctx, name, toRead, codec.LZ4)
+	})
 	if err != nil {
 		return nil, nil, err
 	}
-	return a.readable(from, name, status), nothing, nil
+	return a.withOriginals(from, name, status), closeCache, nil
 }
 
 // openTarget opens what a copy writes, as openSource does.

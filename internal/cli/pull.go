@@ -14,17 +14,23 @@ import (
 func (a *app) pullCommand() *cobra.Command {
 	var as string
 	var verify verifyFlags
+	var cache cacheFlags
 	var o transfer.Options
 	c := &cobra.Command{
 		Use:   "pull [flags] REMOTE IMAGE[:TAG]...",
 		Short: "Bring images from a remote into the engine",
 		Long: `Bring images from a remote into the engine. Only layers that the engine lacks
 are read and sent; every byte is verified before the engine gets the last one.
-The tag is set in the engine once the image is there in full.`,
+The tag is set in the engine once the image is there in full.
+
+--cache keeps what was read, up to --cache-size, in a directory that several
+pulls may share: the remote is asked then what a tag names, and for what the
+directory lacks.`,
 		Example: `  dogestry pull /srv/images myapp:20131211
   dogestry pull ./images myapp:live --as myapp:latest
   dogestry pull ./images myapp@sha256:4f5e…   (the image stays without a tag; --as gives it one)
-  dogestry pull ./images myapp:live --verify-key release.key.pub`,
+  dogestry pull ./images myapp:live --verify-key release.key.pub
+  dogestry pull s3://bucket/images myapp:live --cache /var/cache/dogestry`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkTransferFlags(c, o); err != nil {
@@ -39,6 +45,7 @@ The tag is set in the engine once the image is there in full.`,
 				return err
 			}
 			verify.configure(c, set)
+			cache.configure(c, set)
 			verifier, err := verify.open(args[0], images)
 			if err != nil {
 				return err
@@ -46,16 +53,17 @@ The tag is set in the engine once the image is there in full.`,
 			if verifier != nil {
 				o.Verify = verify.verify(verifier)
 			}
-			return a.pull(c, args[0], images, verifier, o)
+			return a.pull(c, args[0], images, verifier, cache, o)
 		},
 	}
 	a.transferFlags(c, &o)
 	verify.add(c)
+	cache.add(c)
 	c.Flags().StringVar(&as, "as", "", "give the one image this `NAME[:TAG]` in the engine")
 	return c
 }
 
-func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, verifier *trust.Verifier, o transfer.Options) error {
+func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, verifier *trust.Verifier, cache cacheFlags, o transfer.Options) error {
 	ctx := c.Context()
 	if err := checkRemote(name); err != nil {
 		return err
@@ -63,10 +71,11 @@ func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, v
 	display, hide := a.show()
 	defer hide()
 	display.Status("opening " + name)
-	from, err := a.openImages(ctx, name, toRead, "")
+	from, closeFrom, err := a.openToRead(ctx, name, cache.unless(o.DryRun), display.Status)
 	if err != nil {
 		return err
 	}
+	defer closeFrom() //nolint:errcheck // what it wrote is a cache
 	to, err := a.connect(ctx)
 	if err != nil {
 		return err
@@ -81,7 +90,7 @@ func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, v
 	display.Status("reading " + name)
 	o.Progress, o.Log = display, a.log()
 	start := time.Now()
-	results, err := transfer.Pull(ctx, a.readable(from, name, display.Status), to, images, o)
+	results, err := transfer.Pull(ctx, from, to, images, o)
 	hide()
 	return a.printResults(outcome{verb: "pull", past: "pulled", remote: name, results: results, took: time.Since(start), err: err})
 }

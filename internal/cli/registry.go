@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/dogestry/dogestry/internal/codec"
@@ -76,6 +77,23 @@ func (a *app) openRegistry(name string, mode access, compression string) (*clien
 	})
 }
 
+// openRegistryToRead opens a registry for what is read of it, through the cache that
+// there may be. The caller calls what it returns to close it.
+func (a *app) openRegistryToRead(ctx context.Context, name string, f cacheFlags) (remote.Source, func() error, error) {
+	from, err := a.openRegistry(name, toRead, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	if f.dir == "" {
+		return from, from.Close, nil
+	}
+	cache, closeCache, err := a.openCache(ctx, f, name, a.note)
+	if err != nil {
+		return nil, nil, errors.Join(err, from.Close())
+	}
+	return cache.NewRegistry(from), func() error { return errors.Join(closeCache(), from.Close()) }, nil
+}
+
 // readable is a remote as what images are read from: of a repository, those of format
 // 1.0 too.
 func (a *app) readable(from remote.Remote, name string, status func(string)) remote.Source {
@@ -86,8 +104,8 @@ func (a *app) readable(from remote.Remote, name string, status func(string)) rem
 }
 
 // signatures returns the signatures of a remote, or says that it keeps none.
-func signatures(in remote.Remote, name string) (trust.Source, error) {
-	if s, ok := in.(trust.Source); ok {
+func signatures(in remote.Source, name string) (trust.Source, error) {
+	if s, ok := in.(trust.Source); ok && !isRegistry(name) {
 		return s, nil
 	}
 	return nil, fault.New(fault.Refused, "%s keeps no signatures of dogestry", name).

@@ -67,6 +67,13 @@ func TestRequests(t *testing.T) {
 	}
 	count("pull into an engine without it", "pull", remote, "requests/app:1")
 	count("pull again", "pull", remote, "requests/app:1")
+	cache := filepath.Join(t.TempDir(), "cache")
+	for _, row := range []string{"pull into an engine without it, with `--cache`", "the same when the cache has it"} {
+		if out, err := engine.Docker(t.Context(), nil, "rmi", "requests/app:1"); err != nil {
+			t.Fatalf("%s: %v", out, err)
+		}
+		count(row, "pull", remote, "requests/app:1", "--cache", cache)
+	}
 	key := filepath.Join(t.TempDir(), "key")
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	if _, err := trust.WriteKeys(key); err != nil {

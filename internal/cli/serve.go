@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -12,9 +13,12 @@ import (
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/original"
+	"github.com/dogestry/dogestry/internal/readthrough"
 	"github.com/dogestry/dogestry/internal/registry/front"
 	"github.com/dogestry/dogestry/internal/registry/page"
 	"github.com/dogestry/dogestry/internal/registry/server"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/repo"
 )
 
 // serving is what the flags of serve say.
@@ -22,6 +26,7 @@ type serving struct {
 	writable bool     // clients may push and delete
 	mirrors  []string // registries in whose place it answers
 	codec    codec.Codec
+	cache    cacheFlags
 
 	front fronting // what stands before it
 	gate  gating   // and beside it
@@ -35,14 +40,15 @@ func (a *app) serveCommand() *cobra.Command {
 		Use:   "serve [flags] REMOTE",
 		Short: "Let registry clients pull from a remote, and push to it",
 		Long: `Answer as a registry out of a remote: docker, containerd, Podman, skopeo and
-others pull from it, and with --writable push to it. Nothing is kept besides, and
-several may serve one remote.
+others pull from it, and with --writable push to it. Nothing is kept besides, but
+for what --cache keeps of layers and documents, and several may serve one remote.
 
 It listens on this machine alone, unless there are TLS and login. An interrupt lets
 running requests end. docs/serve-operations.md has more.`,
 		Example: `  dogestry serve /srv/images
   dogestry serve s3://bucket/images --writable --listen 127.0.0.1:5000
   dogestry serve /srv/images --mirror-of docker.io
+  dogestry serve s3://bucket/images --cache /var/cache/dogestry --cache-size 50GB
   dogestry serve /srv/images --listen :443 --tls-cert cert.pem --tls-key key.pem --htpasswd users`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
@@ -55,12 +61,18 @@ running requests end. docs/serve-operations.md has more.`,
 			if err := a.checkGating(o.gate); err != nil {
 				return err
 			}
+			set, err := a.configuration()
+			if err != nil {
+				return err
+			}
+			o.cache.configure(c, set)
 			return a.serve(c.Context(), args[0], o)
 		},
 	}
 	c.Flags().BoolVar(&o.writable, "writable", false, "let clients push and delete, too")
 	c.Flags().BoolVar(&readOnly, "read-only", false, "let clients pull alone, which is the default")
 	c.Flags().StringVar(&compression, "compression", codec.LZ4.Name(), "how layers are stored that come uncompressed: lz4, zstd or none")
+	o.cache.add(c)
 	c.Flags().StringSliceVar(&o.mirrors, "mirror-of", nil, "answer also where an engine asks for images of this `REGISTRY`, such as docker.io")
 	o.front.flags(c)
 	o.gate.flags(c)
@@ -76,12 +88,13 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 		return err
 	}
 	a.frontLogs(&fo, o.front)
-	handler, people, err := a.registry(ctx, name, o, fo.Metrics)
+	in, err := a.registry(ctx, name, o, fo.Metrics)
 	if err != nil {
 		return err
 	}
+	defer in.close() //nolint:errcheck // what counts was made durable before
 	if !o.front.noPage {
-		fo.Page = people
+		fo.Page = in.people
 	}
 	return a.beside(ctx, o.gate, func(ctx context.Context, admit func(address string)) error {
 		fo.Ready = func(urls []string) {
@@ -91,12 +104,18 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 			}
 			a.printServing(name, urls)
 		}
-		return front.Serve(ctx, handler, fo)
+		return front.Serve(ctx, in.clients, fo)
 	})
 }
 
-// registry returns the handlers of a remote's images: for clients, and for people.
-func (a *app) registry(ctx context.Context, name string, o serving, metrics *front.Metrics) (registry, people http.Handler, err error) {
+// registry is a remote as it is served.
+type registry struct {
+	clients, people http.Handler
+	close           func() error // when no request runs any more
+}
+
+// registry opens a remote to be served.
+func (a *app) registry(ctx context.Context, name string, o serving, metrics *front.Metrics) (*registry, error) {
 	a.noWait = true // a client that would have to wait is told to come again
 	mode := toRead
 	if o.writable {
@@ -104,23 +123,55 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 	}
 	in, err := a.openRemote(ctx, name, mode, o.codec)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	log := a.serveLog()
-	so := server.Options{Besides: in, Log: log, Damage: func(error) { metrics.Damaged() }}
-	so.From = original.New(in, original.Options{
+	so := server.Options{Besides: in, StoreMemory: storeMemory(name), Log: log, Damage: func(error) { metrics.Damaged() }}
+	from, closeCache := original.Remote(in), nothing
+	if o.cache.dir != "" {
+		cache, end, err := a.openCache(ctx, o.cache, name, func(line string) { log.Warn(line) })
+		if err != nil {
+			return nil, err
+		}
+		through := cache.New(in)
+		if o.writable {
+			through = cache.NewLive(in)
+		}
+		from, closeCache, so.Besides = through, end, cachedBesides{in, through}
+		so.StoreMemory += readthrough.Memory
+	}
+	so.From = original.New(from, original.Options{
 		Name: name, Log: a.log(), CacheDir: cacheDir(), Key: canonical(name),
 		Warn: func(line string) { log.Warn(line) },
 	})
 	if o.writable {
 		so.To = in
 	}
-	so.StoreMemory = storeMemory(name)
 	for _, m := range o.mirrors {
 		so.Mirrors = append(so.Mirrors, server.Registry(m))
 	}
-	people = page.New(page.Options{Remote: name, Source: in, ManifestOf: in.ManifestOf, Damage: so.Damage, Log: log})
-	return a.sealedMirror(server.New(so), o.mirrors), people, nil
+	return &registry{
+		clients: a.sealedMirror(server.New(so), o.mirrors),
+		people:  page.New(page.Options{Remote: name, Source: in, ManifestOf: in.ManifestOf, Damage: so.Damage, Log: log}),
+		close:   closeCache,
+	}, nil
+}
+
+// cachedBesides is what a server asks of a remote beside reading it, where parts of
+// layers come from a cache.
+type cachedBesides struct {
+	*repo.Repo
+	through *readthrough.Source
+}
+
+// OpenRange implements remote.Ranges.
+func (c cachedBesides) OpenRange(ctx context.Context, layer remote.Layer, offset, n int64) (io.ReadCloser, error) {
+	return c.through.OpenRange(ctx, layer, offset, n)
+}
+
+// ObjectVersion implements server.Versions.
+func (c cachedBesides) ObjectVersion(ctx context.Context, layer remote.Layer) (string, error) {
+	return c.through.ObjectVersion(ctx, layer)
 }
 
 // serveLog returns the logger of what runs until it is stopped: what goes wrong is

@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"errors"
 	"io"
 	"log/slog"
 
-	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/fault"
@@ -15,7 +13,7 @@ import (
 // fronting is what the flags of serve say about who is let in, and how far.
 type fronting struct {
 	front.Options
-	maxBlob   blobSize
+	maxBlob   byteSize
 	accessLog string // text, json or off
 	noPage    bool
 }
@@ -67,22 +65,3 @@ func (a *app) frontLogs(o *front.Options, f fronting) {
 		o.Access = slog.New(slog.NewTextHandler(to, nil))
 	}
 }
-
-// blobSize is a flag such as 20GB, in bytes.
-type blobSize int64
-
-// Set implements pflag.Value.
-func (b *blobSize) Set(s string) error {
-	n, err := units.FromHumanSize(s)
-	if err != nil || n <= 0 {
-		return errors.New("it is no number of bytes such as 20GB")
-	}
-	*b = blobSize(n)
-	return nil
-}
-
-// String implements pflag.Value.
-func (b *blobSize) String() string { return units.HumanSize(float64(*b)) }
-
-// Type implements pflag.Value.
-func (b *blobSize) Type() string { return "SIZE" }

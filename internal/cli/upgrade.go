@@ -11,7 +11,6 @@ import (
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/original"
-	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/transfer"
 )
 
@@ -93,12 +92,12 @@ func (a *app) upgrade(ctx context.Context, name string, refs []image.Reference, 
 
 // withOriginals returns a remote to read from, in which the images that the
 // original dogestry wrote are there as what engines take.
-func (a *app) withOriginals(from *repo.Repo, name string, status func(string)) *original.Source {
+func (a *app) withOriginals(from original.Remote, name string, status func(string)) *original.Source {
 	return a.originals(from, name, status, fmt.Sprintf("; `dogestry upgrade %s` makes it one of today", name))
 }
 
 // originals is withOriginals with what is said behind a warning.
-func (a *app) originals(from *repo.Repo, name string, status func(string), advice string) *original.Source {
+func (a *app) originals(from original.Remote, name string, status func(string), advice string) *original.Source {
 	return original.New(from, original.Options{
 		Name: name, Log: a.log(), CacheDir: cacheDir(), Key: canonical(name), Status: status,
 		Warn: func(line string) { a.note(line + advice) },

@@ -4,9 +4,12 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/docker/go-units"
 
 	"github.com/dogestry/dogestry/internal/fault"
 )
@@ -19,6 +22,8 @@ const (
 	requireVariable = "DOGESTRY_REQUIRE_SIGNATURE"
 	keyVariable     = "DOGESTRY_VERIFY_KEY"
 	sealedVariable  = "DOGESTRY_SEALED"
+	cacheVariable   = "DOGESTRY_CACHE"
+	sizeVariable    = "DOGESTRY_CACHE_SIZE"
 )
 
 // Sources say where settings come from, those that override others later.
@@ -70,6 +75,25 @@ type Config struct {
 
 	// SealedPrograms are the names of other programs that may be run.
 	SealedPrograms Setting[[]string]
+
+	// Cache is the directory that pulls and copies read through: absolute, or, of the
+	// environment, as it is there. Empty is none.
+	Cache Setting[string]
+
+	// CacheSize is how large it may become, in bytes; 0 where nobody says it.
+	CacheSize Setting[int64]
+}
+
+// DefaultCacheSize is how large a cache may become where nobody says it, in bytes.
+const DefaultCacheSize = 20e9
+
+// ParseSize reads a number of bytes such as 20GB. It is 1 or more.
+func ParseSize(s string) (int64, error) {
+	n, err := units.FromHumanSize(s)
+	if err != nil || n < 1 {
+		return 0, errors.New("it is no number of bytes such as 20GB")
+	}
+	return n, nil
 }
 
 // Load reads all sources. What the administrator demands (RequireSignature,
@@ -119,6 +143,16 @@ func (c *Config) environment(lookup func(string) (string, bool)) error {
 	}
 	if value, set := lookup(keyVariable); set && value != "" {
 		c.VerifyKeys = Setting[[]string]{filepath.SplitList(value), keyVariable}
+	}
+	if value, set := lookup(cacheVariable); set && value != "" {
+		c.Cache = Setting[string]{value, cacheVariable}
+	}
+	if value, set := lookup(sizeVariable); set && value != "" {
+		size, err := ParseSize(value)
+		if err != nil {
+			return fault.New(fault.Usage, "%s is %q: %s", sizeVariable, value, err)
+		}
+		c.CacheSize = Setting[int64]{size, sizeVariable}
 	}
 	return nil
 }

@@ -96,6 +96,47 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// TestCache: the environment overrides the user's file, and that the administrator's.
+func TestCache(t *testing.T) {
+	for name, test := range map[string]struct {
+		system, user string
+		env          map[string]string
+		cache        Setting[string]
+		size         Setting[int64]
+	}{
+		"nothing": {},
+		"system":  {system: "cache: kept\ncache-size: 20GB\n", cache: Setting[string]{"$/kept", "$/system.yaml:1"}, size: Setting[int64]{20e9, "$/system.yaml:2"}},
+		"user": {
+			system: "cache: /var/kept\ncache-size: 20GB\n", user: "cache-size: 1000000\n",
+			cache: Setting[string]{"/var/kept", "$/system.yaml:1"}, size: Setting[int64]{1e6, "$/user.yaml:1"},
+		},
+		"none of the user's": {system: "cache: /var/kept\n", user: "cache: ''\n", cache: Setting[string]{"", "$/user.yaml:1"}},
+		"environment": {
+			user: "cache: kept\ncache-size: 1GB\n", env: map[string]string{"DOGESTRY_CACHE": "here", "DOGESTRY_CACHE_SIZE": "1.5 MB"},
+			cache: Setting[string]{"here", "DOGESTRY_CACHE"}, size: Setting[int64]{1.5e6, "DOGESTRY_CACHE_SIZE"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, dir := given(t, test.system, test.user, test.env)
+			c, err := Load(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			here := func(s string) string { return strings.ReplaceAll(s, "$", dir) }
+			if want := (Setting[string]{here(test.cache.Value), here(test.cache.From)}); c.Cache != want {
+				t.Errorf("cache: %+v, want %+v", c.Cache, want)
+			}
+			if want := (Setting[int64]{test.size.Value, here(test.size.From)}); c.CacheSize != want {
+				t.Errorf("cache-size: %+v, want %+v", c.CacheSize, want)
+			}
+		})
+	}
+	s, _ := given(t, "", "", map[string]string{"DOGESTRY_CACHE_SIZE": "much"})
+	if _, err := Load(s); !fault.Is(err, fault.Usage) || !strings.Contains(err.Error(), "DOGESTRY_CACHE_SIZE") {
+		t.Errorf("a variable: %v", err)
+	}
+}
+
 // TestMistakes: what a file or a variable says wrong is refused, and told where.
 func TestMistakes(t *testing.T) {
 	for content, says := range map[string]string{
@@ -121,6 +162,14 @@ func TestMistakes(t *testing.T) {
 		"<<: {require-signature: true}\n":                          `no setting is called "<<"`,
 		"x: y\n#" + strings.Repeat("x", maxFile):                   "is larger than",
 		"require-signature: true\n\x00":                            "is not YAML",
+		"cache: [a]\n":                                             ":1: cache is the name of a directory",
+		"cache: true\n":                                            ":1: cache is the name of a directory",
+		"cache:\n":                                                 ":1: cache is the name of a directory",
+		"cache: a\ncache-size: much\n":                             ":2: cache-size is a number of bytes",
+		"cache-size: 0\n":                                          ":1: cache-size is a number of bytes",
+		"cache-size: -1GB\n":                                       ":1: cache-size is a number of bytes",
+		"cache-size: 1.5\n":                                        ":1: cache-size is a number of bytes",
+		"cache-size: {a: b}\n":                                     ":1: cache-size is a number of bytes",
 	} {
 		for _, who := range []string{"system", "user"} {
 			system, user := content, ""

@@ -32,6 +32,8 @@ func (f *file) settings() map[string]func(value *yaml.Node) error {
 		"sealed":            f.flag("sealed", &f.to.Sealed),
 		"sealed-allow":      f.list("sealed-allow", "a host:port, or a list of such", &f.to.SealedAllow),
 		"sealed-programs":   f.list("sealed-programs", "the name of a program, or a list of such", &f.to.SealedPrograms),
+		"cache":             f.cache,
+		"cache-size":        f.cacheSize,
 	}
 }
 
@@ -153,5 +155,32 @@ func (f *file) verifyKey(value *yaml.Node) error {
 		}
 	}
 	f.to.VerifyKeys = keys
+	return nil
+}
+
+// cache reads the name of a directory. A relative one is beside the configuration.
+// An empty one is none, whatever the administrator's file names.
+func (f *file) cache(value *yaml.Node) error {
+	if value.Kind != yaml.ScalarNode || value.Tag != "!!str" {
+		return f.wrong(value, "cache is the name of a directory")
+	}
+	dir := value.Value
+	if dir != "" && !filepath.IsAbs(dir) {
+		dir = filepath.Join(filepath.Dir(f.name), dir)
+	}
+	f.to.Cache = Setting[string]{dir, f.at(value)}
+	return nil
+}
+
+// cacheSize reads a number of bytes, such as 20GB.
+func (f *file) cacheSize(value *yaml.Node) error {
+	if value.Kind != yaml.ScalarNode || value.Tag != "!!str" && value.Tag != "!!int" {
+		return f.wrong(value, "cache-size is a number of bytes such as 20GB")
+	}
+	size, err := ParseSize(value.Value)
+	if err != nil {
+		return f.wrong(value, "cache-size is a number of bytes such as 20GB")
+	}
+	f.to.CacheSize = Setting[int64]{size, f.at(value)}
 	return nil
 }

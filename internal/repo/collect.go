@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -379,9 +378,7 @@ func (d *deletion) fail(err error) {
 	d.failed = cmp.Or(d.failed, err)
 }
 
-// drop deletes an entry: json first, but for the marks of an index, which would
-// count again for whoever writes it next; VERSION last. It leaves one alone that
-// has become young meanwhile.
+// drop deletes an entry, and leaves one alone that has become young meanwhile.
 func (c *collector) drop(ctx context.Context, e *entry) (gone bool, err error) {
 	var keys []string
 	for info, err := range c.repo.store.List(ctx, entryPrefix(e.id)) {
@@ -393,24 +390,8 @@ func (c *collector) drop(ctx context.Context, e *entry) (gone bool, err error) {
 		}
 		keys = append(keys, info.Key)
 	}
-	place := func(key string) int {
-		switch {
-		case strings.HasPrefix(key, entryKey(e.id, heldBase)):
-			return 0
-		case key == entryKey(e.id, entryJSON):
-			return 1
-		case key == entryKey(e.id, entryVersion):
-			return 3
-		}
-		return 2
-	}
-	slices.SortStableFunc(keys, func(a, b string) int { return place(a) - place(b) })
-	for _, key := range keys {
-		if err := c.repo.store.Delete(ctx, key); err != nil {
-			return false, err
-		}
-	}
-	return true, nil
+	err = c.repo.deleteEntry(ctx, e.id, keys)
+	return err == nil, err
 }
 
 // allEntries lists images/.

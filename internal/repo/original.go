@@ -121,10 +121,5 @@ func (r *Repo) originalFiles(ctx context.Context, id image.Digest) (sizes map[st
 
 // OpenOriginal implements remote.Originals.
 func (r *Repo) OpenOriginal(ctx context.Context, layer remote.Layer) (io.ReadCloser, error) {
-	l, err := r.newLayerReader(ctx, layer)
-	if err != nil {
-		return nil, err
-	}
-	l.proved = readerFunc(l.decode)
-	return l, nil
+	return r.OpenDecoded(ctx, layer)
 }

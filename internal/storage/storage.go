@@ -144,6 +144,28 @@ type Sweeper interface {
 	Sweep(ctx context.Context, prefix string, age time.Duration) (removed int, err error)
 }
 
+// Toucher is a Store that can make an object younger.
+type Toucher interface {
+	// Touch sets the object's Modified to now, and changes nothing else. It is not
+	// made durable. ErrNotFound, ErrPermission.
+	Touch(ctx context.Context, key string) error
+}
+
+// Follower is a Store in which others can read an object while it is written.
+type Follower interface {
+	// PutFollowed is Put. Before it reads body it calls begun, once, with what reads
+	// the bytes that are written so far; where it cannot write at all it does not. Who
+	// is given that closes it. It stays good whatever becomes of the object, and of the write.
+	PutFollowed(ctx context.Context, key string, body io.Reader, begun func(Growing)) error
+}
+
+// Growing is an object that is being written. ReadAt returns io.EOF at the end of
+// what is there so far, and more when more is. It is safe for concurrent use.
+type Growing interface {
+	io.ReaderAt
+	io.Closer
+}
+
 // Sized is a body of which it is known how long it can be at most. A store that
 // writes in parts chooses their size by it.
 type Sized interface {

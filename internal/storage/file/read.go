@@ -117,3 +117,24 @@ func info(key string, fi fs.FileInfo) storage.Info {
 	}
 	return storage.Info{Key: key, Size: fi.Size(), Modified: modified}
 }
+
+// Touch implements storage.Toucher. It sets the file's times to those of the file
+// system's clock; where that is not possible the error wraps errors.ErrUnsupported.
+func (s *Store) Touch(ctx context.Context, key string) error {
+	if err := validKey(key); err != nil {
+		return err
+	}
+	path := s.path(key)
+	if err := ctx.Err(); err != nil {
+		return &failure{path: path, cause: err}
+	}
+	f, err := s.open(key)
+	if err != nil {
+		return readFailure(path, err)
+	}
+	defer f.Close()
+	if err := touch(f); err != nil {
+		return writeFailure(path, err)
+	}
+	return nil
+}

@@ -25,7 +25,7 @@ import (
 	"github.com/dogestry/dogestry/internal/storage"
 )
 
-// Store is a directory. It implements storage.Store, Creator, Swapper, Remover and Sweeper, safe
+// Store is a directory. It implements storage.Store, Creator, Swapper, Remover, Sweeper and more, safe
 // for concurrent use, also by other processes and Stores on the same directory.
 // It starts no goroutines. A method returns soon after its context ends, except
 // from within a system call (a final fsync, a hanging network mount) or a Read of the body.
@@ -52,6 +52,9 @@ var (
 	_ storage.Swapper = (*Store)(nil)
 	_ storage.Remover = (*Store)(nil)
 	_ storage.Sweeper = (*Store)(nil)
+
+	_ storage.Follower = (*Store)(nil)
+	_ storage.Toucher  = (*Store)(nil)
 )
 
 // Open opens a directory that is there; it creates nothing. dir itself may be a

@@ -23,20 +23,25 @@ const (
 // Put implements storage.Store. The object's file is new: it has the rights
 // that the umask leaves, and replaces, without following it, what lies at its place.
 func (s *Store) Put(ctx context.Context, key string, body io.Reader) error {
-	return s.write(ctx, key, body, s.replace)
+	return s.write(ctx, key, body, s.replace, nil)
+}
+
+// PutFollowed implements storage.Follower.
+func (s *Store) PutFollowed(ctx context.Context, key string, body io.Reader, begun func(storage.Growing)) error {
+	return s.write(ctx, key, body, s.replace, begun)
 }
 
 // Create implements storage.Creator, by a hard link. Its error wraps
 // errors.ErrUnsupported on a file system without them (FAT), and
 // storage.ErrExists also where a symbolic link is in the way.
 func (s *Store) Create(ctx context.Context, key string, body io.Reader) error {
-	return s.write(ctx, key, body, s.link)
+	return s.write(ctx, key, body, s.link, nil)
 }
 
 // write brings body into a temporary file and lets publish give it its name.
 // publish is called once before the body is read, with a nil temporary, to find
-// out early what cannot work.
-func (s *Store) write(ctx context.Context, key string, body io.Reader, publish func(context.Context, *os.Root, *temporary, string) error) error {
+// out early what cannot work. begun, unless it is nil, is as for PutFollowed.
+func (s *Store) write(ctx context.Context, key string, body io.Reader, publish func(context.Context, *os.Root, *temporary, string) error, begun func(storage.Growing)) error {
 	if err := validKey(key); err != nil {
 		return err
 	}
@@ -59,6 +64,13 @@ func (s *Store) write(ctx context.Context, key string, body io.Reader, publish f
 	}()
 	if err := publish(ctx, t.dir, nil, name); err != nil {
 		return writeFailure(path, err)
+	}
+	if begun != nil {
+		growing, err := t.dir.Open(t.name)
+		if err != nil {
+			return writeFailure(path, err)
+		}
+		begun(growing)
 	}
 	bodyErr, err := fill(ctx, t.file, body)
 	if bodyErr != nil {

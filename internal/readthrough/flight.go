@@ -1,0 +1,303 @@
+package readthrough
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/repo"
+	"github.com/dogestry/dogestry/internal/storage"
+)
+
+// flight is a layer on its way from a remote into the cache. It goes as fast as
+// these two do: its readers read from the file that it writes, each at its own
+// pace, and none of them holds up another. It ends early only when none is left.
+type flight struct {
+	cache *Cache
+	key   image.Digest // in flights
+	layer remote.Layer // as the remote has it
+	repo  *repo.Repo   // the cache, where this layer can be read before it is whole
+
+	cancel context.CancelFunc
+	begun  chan struct{} // closed when there is something to read, if ever
+	done   chan struct{} // closed at the end; err is to be read then
+
+	// err is nil when the layer is in the cache, a *remoteError where the remote
+	// failed, and anything else where the cache did: then there are other ways.
+	err error
+
+	readers int  // guarded by flights.mu
+	landed  bool // the same; all bytes have come, and are proved
+
+	mu       sync.Mutex
+	object   string // what it is in the cache
+	file     storage.Growing
+	reserved int64         // bytes
+	changed  chan struct{} // closed and replaced when there may be more to read
+	encoded  bool          // the remote does not keep it in these bytes
+	over     bool          // the file is whole, or failed
+	failed   error
+}
+
+// Memory is what a flight takes beside its readers, in bytes: the file's buffer, and
+// what decodes the layer to prove it.
+const Memory = 8 << 20
+
+// remoteError is a failure of the remote that a layer comes from.
+type remoteError struct{ cause error }
+
+func (e *remoteError) Error() string { return e.cause.Error() }
+
+func (e *remoteError) Unwrap() error { return e.cause }
+
+var (
+	// errNoRoom says that a layer is larger than what can be made free for it.
+	errNoRoom = errors.New("there is no room for it in the cache")
+
+	// errFailed is what readers of a flight meet that has failed: it says why itself.
+	errFailed = errors.New("it does not come any more")
+)
+
+// flights are all those of one cache and one remote, by what comes.
+type flights struct {
+	cache *Cache
+	mu    sync.Mutex
+	under map[image.Digest]*flight
+}
+
+// join returns the flight that brings a layer, and begins it where there is none.
+// The caller leaves it.
+func (all *flights) join(ctx context.Context, from remote.Source, layer remote.Layer) *flight {
+	key := layer.Digest
+	if !layer.Packed.IsZero() {
+		key = layer.Packed // the same bytes
+	}
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	f := all.under[key]
+	if f == nil {
+		// The reader who comes first may go first.
+		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		f = &flight{
+			cache: all.cache, key: key, layer: layer, cancel: cancel,
+			begun: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
+		}
+		all.under[key] = f
+		go func() {
+			defer close(f.done)
+			defer all.forget(f)
+			defer cancel()
+			f.err = f.run(own, from, func() { all.land(f) })
+		}()
+	}
+	f.readers++
+	return f
+}
+
+// forget takes a flight out, so that nobody joins it any more.
+func (all *flights) forget(f *flight) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.forgetLocked(f)
+}
+
+func (all *flights) forgetLocked(f *flight) {
+	if all.under[f.key] == f {
+		delete(all.under, f.key)
+	}
+}
+
+// land notes that all bytes of a flight have come: it is not worth while to end it.
+func (all *flights) land(f *flight) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	f.landed = true
+}
+
+// leave ends what join began. The last one waits for the end of the flight, which
+// is near: it is cancelled, unless all bytes have come.
+func (all *flights) leave(f *flight) {
+	all.mu.Lock()
+	f.readers--
+	last := f.readers == 0
+	if last {
+		if !f.landed {
+			f.cancel()
+		}
+		all.forgetLocked(f)
+	}
+	all.mu.Unlock()
+	if !last {
+		return
+	}
+	<-f.done
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.file != nil {
+		_ = f.file.Close()
+		f.file = nil
+	}
+}
+
+// run brings the layer into the cache.
+func (f *flight) run(ctx context.Context, from remote.Source, landed func()) (err error) {
+	entries := entriesOf(f.layer)
+	f.cache.room.use(entries)
+	defer f.cache.room.unuse(entries)
+	// Another flight may have ended since its reader looked.
+	if _, ok := f.cache.find(ctx, f.layer.Digest); ok {
+		return nil
+	}
+	if !f.reserve(ctx, max(f.layer.Stored, 0)+beside) {
+		return errNoRoom
+	}
+	stored := int64(beside)
+	defer func() { f.cache.room.release(f.reserved, stored) }()
+	f.repo, err = repo.Open(ctx, growingStore{f.cache.store, f, landed, &stored}, repo.Options{Name: f.cache.name, Codec: codec.LZ4, Log: f.cache.log})
+	if err == nil {
+		err = f.fetch(ctx, from)
+	}
+	var failed *remoteError
+	if err != nil {
+		stored = 0
+		if !errors.As(err, &failed) && !errors.Is(err, errNoRoom) && !errors.Is(err, remote.ErrReplaced) {
+			f.cache.cannotWrite(err)
+		}
+	}
+	return err
+}
+
+// reserve makes room for n bytes more.
+func (f *flight) reserve(ctx context.Context, n int64) bool {
+	if !f.cache.room.reserve(ctx, n) {
+		return false
+	}
+	f.reserved += n
+	return true
+}
+
+// fetch moves the layer as the remote keeps it or, where that is not possible, anew.
+func (f *flight) fetch(ctx context.Context, from remote.Source) error {
+	as := image.Descriptor{Digest: f.layer.Digest, Size: f.layer.Size}
+	if source, ok := from.(remote.StoredSource); ok {
+		err := f.fetchStored(ctx, source, as)
+		if !errors.Is(err, errors.ErrUnsupported) || f.has() != "" {
+			return err
+		}
+	}
+	body, err := from.Open(ctx, f.layer)
+	if err != nil {
+		return &remoteError{err}
+	}
+	defer body.Close()
+	in := &watched{Reader: body}
+	head := bufio.NewReader(in)
+	as.MediaType = mediaType(head)
+	f.mu.Lock()
+	f.encoded = true
+	f.mu.Unlock()
+	_, err = f.repo.PutLayer(ctx, as, head)
+	return in.blame(err)
+}
+
+func (f *flight) fetchStored(ctx context.Context, from remote.StoredSource, as image.Descriptor) error {
+	stored, err := from.OpenStored(ctx, f.layer)
+	if err != nil {
+		return &remoteError{err}
+	}
+	in := &watched{Reader: stored.Body}
+	defer stored.Body.Close()
+	stored.Body = io.NopCloser(in)
+	_, err = f.repo.PutStored(ctx, as, stored)
+	var wrong *remote.StoredError
+	if err = in.blame(err); errors.As(err, &wrong) {
+		err = &remoteError{from.Damage(f.layer, wrong.Cause)}
+	}
+	return err
+}
+
+// mediaType returns that of bytes of which nobody has told it, for PutLayer: what is
+// compressed is kept as it is.
+func mediaType(head *bufio.Reader) string {
+	start, _ := head.Peek(4) // an error comes with the first Read again
+	if bytes.HasPrefix(start, []byte{0x1f, 0x8b}) || bytes.Equal(start, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
+		return "application/octet-stream"
+	}
+	return ""
+}
+
+// has returns the object that the flight writes, "" before it does.
+func (f *flight) has() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.object
+}
+
+// anew reports whether the remote keeps the layer in other bytes.
+func (f *flight) anew() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.encoded
+}
+
+// begin lets readers read.
+func (f *flight) begin(object string, file storage.Growing) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.object, f.file = object, file
+	close(f.begun)
+}
+
+// grown wakes readers that wait for more.
+func (f *flight) grown() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// end tells readers that no more comes.
+func (f *flight) end(err error) {
+	f.mu.Lock()
+	f.over, f.failed = true, err
+	f.mu.Unlock()
+	f.grown()
+}
+
+// watched keeps what a remote's reader fails with. An encoder may read it from a
+// goroutine of its own.
+type watched struct {
+	io.Reader
+	mu  sync.Mutex
+	err error
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.err = err
+	}
+	return n, err
+}
+
+// blame returns the true reason of an error of the cache: the remote's, where that
+// has failed. What was only replaced there can be read in another way.
+func (w *watched) blame(err error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case err == nil || w.err == nil:
+		return err
+	case errors.Is(w.err, remote.ErrReplaced):
+		return w.err
+	}
+	return &remoteError{w.err}
+}

@@ -1,0 +1,87 @@
+package readthrough
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+)
+
+// Registry is a Source over a remote in which images belong to repositories. What one
+// repository had is in the cache for all: who may read what is another's affair.
+type Registry struct {
+	*Source
+	repositories remote.Repositories
+}
+
+var _ remote.Repositories = (*Registry)(nil)
+
+// Repositories is a remote whose images belong to repositories.
+type Repositories interface {
+	remote.Source
+	remote.Repositories
+}
+
+// NewRegistry is New for such a remote.
+func (c *Cache) NewRegistry(from Repositories) *Registry {
+	s := c.New(from)
+	s.unread = new(unread)
+	return &Registry{s, from}
+}
+
+// In implements remote.Repositories. Only reading goes through the cache.
+func (r *Registry) In(repository string) remote.Remote {
+	in := r.repositories.In(repository)
+	return member{&Source{cache: r.cache, from: in, flights: r.flights, unread: new(unread)}, in}
+}
+
+// member is one repository.
+type member struct {
+	*Source
+	remote.Target
+}
+
+// unread are documents that the cache has given, so that the remote was not asked for
+// them. A registry learns from documents in which blobs layers are compressed: where it
+// does not find a layer, they have to be read there after all. It is safe for
+// concurrent use; nil is none.
+type unread struct {
+	mu  sync.Mutex
+	ids []image.Digest // the oldest first
+}
+
+// mostUnread bounds them: an image has fewer.
+const mostUnread = image.MaxManifests + 32
+
+func (u *unread) add(id image.Digest) {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if slices.Contains(u.ids, id) {
+		return
+	}
+	u.ids = append(u.ids, id)
+	if over := len(u.ids) - mostUnread; over > 0 {
+		u.ids = slices.Delete(u.ids, 0, over)
+	}
+}
+
+// read reads them from the remote, once, and reports whether there were any. What
+// fails here shows where it is needed.
+func (u *unread) read(ctx context.Context, from remote.Source) bool {
+	if u == nil {
+		return false
+	}
+	u.mu.Lock()
+	ids := u.ids
+	u.ids = nil
+	u.mu.Unlock()
+	for _, id := range ids {
+		_, _ = from.Document(ctx, id)
+	}
+	return len(ids) > 0
+}

@@ -1,0 +1,84 @@
+package readthrough_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/remote/remotetest"
+)
+
+// apart is a remote of which each repository knows only the layers of documents that
+// were read there.
+type apart struct {
+	*probe
+	mu   sync.Mutex
+	read map[string]map[image.Digest]bool // layers, by repository
+}
+
+func (a *apart) In(repository string) remote.Remote { return &room{a, repository} }
+
+type room struct {
+	*apart
+	name string
+}
+
+func (r *room) Document(ctx context.Context, id image.Digest) ([]byte, error) {
+	doc, err := r.apart.Document(ctx, id)
+	if config, failed := image.ParseConfig(doc); err == nil && failed == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.read[r.name] == nil {
+			r.read[r.name] = map[image.Digest]bool{}
+		}
+		for _, id := range config.DiffIDs {
+			r.read[r.name][id] = true
+		}
+	}
+	return doc, err
+}
+
+func (r *room) Look(ctx context.Context, c remote.Closure, known map[image.Digest]remote.Layer) (*remote.Found, error) {
+	found, err := r.apart.Look(ctx, c, known)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range c.Layers {
+		if !r.read[r.name][id] {
+			delete(found.Layers, id)
+			found.Torn[id] = errNotRead
+		}
+	}
+	return found, nil
+}
+
+var errNotRead = errors.New("nobody knows in which blob it is")
+
+// TestRegistry reads from a remote with repositories: what the cache lacks of an image
+// of which it has the documents is found all the same.
+func TestRegistry(t *testing.T) {
+	p, dir := newProbe(t), t.TempDir()
+	tars := [][]byte{remotetest.Noise("one", layerSize), remotetest.Noise("two", layerSize)}
+	img := pushed(t, p, "app:1", tars...)
+	ref := remotetest.Ref(t, "app:1")
+	for i, want := range []int{2, 0, 1} {
+		if i == 2 {
+			_, err := open(t, directory(t, dir)).Forget(t.Context(), image.DigestOf(tars[0]), time.Time{})
+			must(t, err)
+		}
+		from := cacheIn(t, dir, 1<<30, nil).NewRegistry(&apart{probe: p, read: map[string]map[image.Digest]bool{}})
+		got, err := remotetest.Pull(t.Context(), remote.SourceOf(from, "app"), ref)
+		if err != nil || img.Diff(got) != "" {
+			t.Errorf("time %d: %v: %s", i, err, img.Diff(got))
+		}
+		if n := p.since("stored"); n != want {
+			t.Errorf("time %d: %d layers came, not %d", i, n, want)
+		}
+	}
+}
