@@ -94,15 +94,6 @@ func (a *app) openRegistryToRead(ctx context.Context, name string, f cacheFlags)
 	return cache.NewRegistry(from), func() error { return errors.Join(closeCache(), from.Close()) }, nil
 }
 
-// readable is a remote as what images are read from: of a repository, those of format
-// 1.0 too.
-func (a *app) readable(from remote.Remote, name string, status func(string)) remote.Source {
-	if r, ok := from.(*repo.Repo); ok {
-		return a.withOriginals(r, name, status)
-	}
-	return from
-}
-
 // signatures returns the signatures of a remote, or says that it keeps none.
 func signatures(in remote.Source, name string) (trust.Source, error) {
 	if s, ok := in.(trust.Source); ok && !isRegistry(name) {

@@ -29,7 +29,7 @@ func DockerCredentials(dir string, seal *sealed.Seal) func(ctx context.Context, 
 		}
 		if helper := cmp.Or(stored.CredentialHelpers[key], stored.CredentialsStore); helper != "" {
 			if err := seal.Program("docker-credential-" + helper); err != nil {
-				return Credentials{}, err
+				return Credentials{}, fault.Wrap(fault.Refused, err, "cannot get the credentials for %s", host)
 			}
 		}
 		c, err := stored.GetAuthConfig(key)

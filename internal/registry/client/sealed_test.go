@@ -1,52 +1,81 @@
-package client_test
+package client
 
 import (
 	"errors"
-	"fmt"
-	"net/url"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dogestry/dogestry/internal/fault"
-	"github.com/dogestry/dogestry/internal/registry/client"
-	"github.com/dogestry/dogestry/internal/registry/registrytest"
-	"github.com/dogestry/dogestry/internal/remote/remotetest"
+	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/sealed"
 )
 
-// TestSealed: a sealed client contacts its registry, and who gives out tokens only
-// where that is named; a credential helper runs only where it is.
+// TestSealed: a registry sends a client to others for tokens and for blobs, and its
+// credentials may be a helper's: none is asked, unless it is named.
 func TestSealed(t *testing.T) {
-	s := registrytest.Start(t, registrytest.Options{Token: true})
-	img := image2(t, "app")
-	push(t, open(t, s.Host, func(o *client.Options) { o.Credentials = known }), "app:1", img)
-	tokens, err := url.Parse(s.Tokens.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealing := func(o sealed.Options) *sealed.Seal {
-		o.From = "the test"
+	var asked atomic.Int32
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { asked.Add(1); w.WriteHeader(http.StatusForbidden) }))
+	defer other.Close()
+	var answer http.HandlerFunc
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, r) }))
+	defer registry.Close()
+	config := t.TempDir()
+	try := func(o sealed.Options) error {
+		o.From = "--sealed"
 		seal, err := sealed.New(o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return seal
+		address, err := Parse("registry://" + registry.Listener.Addr().String() + "?plain-http=true")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := Open(Options{Address: address, Name: "the-registry", Seal: seal, Credentials: DockerCredentials(config, seal)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		ref, err := image.ParseReference("app:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.Resolve(t.Context(), ref)
+		return err
 	}
-	closed := sealing(sealed.Options{})
-	_, err = open(t, s.Host, func(o *client.Options) { o.Credentials, o.Seal = known, closed }).Resolve(t.Context(), remotetest.Ref(t, "app:1"))
-	if !fault.Is(err, fault.Refused) || !errors.Is(err, sealed.ErrSealed) || !strings.Contains(err.Error(), tokens.Host) {
-		t.Errorf("the token server is not named: %v", err)
+	refused := func(what string, err error, says string) {
+		t.Helper()
+		if fault.KindOf(err) != fault.Refused || !errors.Is(err, sealed.ErrSealed) || !strings.Contains(err.Error(), says) || !strings.Contains(fault.AdviceOf(err), "sealed-") || asked.Load() > 0 {
+			t.Errorf("%s: %v (%s), asked %d times", what, err, fault.AdviceOf(err), asked.Load())
+		}
 	}
-	named := sealing(sealed.Options{Allow: []string{tokens.Host}})
-	holds(t, open(t, s.Host, func(o *client.Options) { o.Credentials, o.Seal = known, named }), "app:1", img)
-
-	helped := t.TempDir()
-	write(t, filepath.Join(helped, "config.json"), fmt.Sprintf(`{"credHelpers":{%q:"tests"}}`, s.Host))
-	_, err = open(t, s.Host, func(o *client.Options) {
-		o.Credentials, o.Seal = client.DockerCredentials(helped, named), named
-	}).Resolve(t.Context(), remotetest.Ref(t, "app:1"))
-	if !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), "docker-credential-tests was not run") {
-		t.Errorf("a helper that is not named: %v", err)
+	host := other.Listener.Addr().String()
+	answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="`+other.URL+`/token",service="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+	refused("token", try(sealed.Options{}), host+" was not contacted")
+	if err := try(sealed.Options{Allow: []string{host}}); errors.Is(err, sealed.ErrSealed) || asked.Load() == 0 {
+		t.Errorf("a token service that is named: %v", err)
+	}
+	asked.Store(0)
+	answer = func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+	}
+	refused("redirect", try(sealed.Options{}), host+" was not contacted")
+	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(`{"credsStore":"dogestry-test"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+	refused("helper", try(sealed.Options{}), "docker-credential-dogestry-test was not run")
+	if err := try(sealed.Options{Programs: []string{"docker-credential-dogestry-test"}}); errors.Is(err, sealed.ErrSealed) {
+		t.Errorf("a helper that is named: %v", err)
 	}
 }
