@@ -122,6 +122,9 @@ func TestListDamaged(t *testing.T) {
 	put(t, s, "repositories/d/garbage", "garbage")
 	put(t, s, "repositories/e/index", indexID)
 	put(t, s, "images/"+indexID+"/json", index)
+	empty := `{"manifests":[]}` // which lacks nothing
+	put(t, s, "repositories/g/empty", image.DigestOf([]byte(empty)).Hex())
+	put(t, s, "images/"+image.DigestOf([]byte(empty)).Hex()+"/json", empty)
 	original := strings.Repeat("1", 64)
 	put(t, s, "repositories/f/original", original)
 	put(t, s, "images/"+original+"/json", `{"id":"`+original+`","parent":"`+nothing+`"}`)
@@ -138,6 +141,7 @@ func TestListDamaged(t *testing.T) {
 		"d:garbage":  "repositories/d/garbage",
 		"e:index":    "none of its platforms",
 		"f:original": "the image needs entry " + nothing,
+		"g:empty":    "",
 	} {
 		i := slices.IndexFunc(rows, func(r catalog.Image) bool { return r.Reference.String() == ref })
 		if i < 0 {

@@ -9,7 +9,6 @@ import (
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/registry/client"
 	"github.com/dogestry/dogestry/internal/remote"
-	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/trust"
 )
 

@@ -404,3 +404,54 @@ func (o *onDelete) Delete(ctx context.Context, key string) error {
 	}
 	return o.Store.Delete(ctx, key)
 }
+
+// TestEmptyIndex: an index that names no manifests is whole. Registries take it; there is nothing to pull.
+func TestEmptyIndex(t *testing.T) {
+	s := mem.New()
+	r := open(t, s, codec.LZ4)
+	doc := []byte(`{"schemaVersion":2,"manifests":[]}`)
+	id := image.DigestOf(doc)
+	if err := r.PutDocument(t.Context(), doc); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Tag(t.Context(), remotetest.Ref(t, "app:1"), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Add(t.Context(), "app", id); err != nil {
+		t.Fatal(err)
+	}
+	if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count != 0 || c.Roots != 2 {
+		t.Errorf("%+v", c)
+	}
+	if got, err := remotetest.Pull(t.Context(), r, remotetest.Ref(t, "app:1")); err == nil {
+		t.Errorf("it is pulled as %+v", got)
+	}
+}
+
+// TestMembers lists what belongs to repositories, and nobody else's.
+func TestMembers(t *testing.T) {
+	s := newFlat()
+	free := remotetest.NewArtifact(t, "free", nil)
+	sig := remotetest.NewArtifact(t, "sig", free.Manifest)
+	inside := "app/" + free.ID.Hex()
+	attach(t, s, "localhost:5000/app", free)
+	attach(t, s, "app", sig)
+	attach(t, s, inside, sig)
+	for _, strange := range []string{"digests/x", "digests/" + free.ID.Hex(), "digests/UPPER/" + free.ID.Hex(), "referrers/app/" + sig.ID.Hex(), "referrers/x/y/" + sig.ID.Hex(), "referrers/" + free.ID.Hex() + "/" + sig.ID.Hex()} {
+		put(t, s, strange, nil)
+	}
+	all := []remote.Membership{{Repository: "app", Manifest: sig.ID, Subject: free.ID}, {Repository: inside, Manifest: sig.ID, Subject: free.ID}, {Repository: "localhost:5000/app", Manifest: free.ID}}
+	for repository, want := range map[string][]remote.Membership{"": all, "app": all[:1], inside: all[1:2], "localhost:5000/app": all[2:], "other": nil} {
+		var got []remote.Membership
+		for m, err := range open(t, s, codec.LZ4).Members(t.Context(), repository) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, m)
+		}
+		slices.SortFunc(got, func(a, b remote.Membership) int { return strings.Compare(a.Repository, b.Repository) })
+		if !slices.Equal(got, want) {
+			t.Errorf("of %q: %v, want %v", repository, got, want)
+		}
+	}
+}
