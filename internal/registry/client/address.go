@@ -123,7 +123,7 @@ func (a Address) login() string {
 
 // pathOf returns what the registry calls a repository. Names stay as they are but
 // for the prefix, so that a copy and its list have the same ones; those which no
-// registry can have are usage faults.
+// registry can have are refused.
 func (a Address) pathOf(repository string) (string, error) {
 	path := repository
 	if a.Host == hub && a.Prefix == "" && !strings.Contains(path, "/") {
@@ -133,11 +133,11 @@ func (a Address) pathOf(repository string) (string, error) {
 		path = a.Prefix + "/" + path
 	}
 	if first, rest, ok := strings.Cut(repository, "/"); ok && first == a.Host {
-		return "", fault.New(fault.Usage, "%s names the registry twice: in it images are called without its host", repository).
+		return "", fault.New(fault.Refused, "%s names the registry twice: in it images are called without its host", repository).
 			Advise("Call it %s; a push or copy does that with --as %s:TAG.", rest, rest)
 	}
 	if !pathPattern.MatchString(path) || len(path) > 255 {
-		f := fault.New(fault.Usage, "%.300s cannot be the name of a repository in a registry", repository)
+		f := fault.New(fault.Refused, "%.300s cannot be the name of a repository in a registry", repository)
 		if _, rest, ok := strings.Cut(repository, "/"); ok && pathPattern.MatchString(rest) {
 			return "", f.Advise("A host and port can be no part of it. Call it otherwise: --as %s:TAG.", rest)
 		}

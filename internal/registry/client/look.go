@@ -81,6 +81,11 @@ func (p *Repository) hasDocument(ctx context.Context, id image.Digest) (bool, er
 	if isStatus(err, http.StatusNotFound) {
 		return false, nil
 	}
+	if err == nil {
+		p.mu.Lock()
+		p.blobs[id] = true
+		p.mu.Unlock()
+	}
 	return err == nil, err
 }
 

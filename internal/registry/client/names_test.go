@@ -54,10 +54,10 @@ func TestNames(t *testing.T) {
 		strings.Repeat("n", 250):        "--as NAME:TAG",
 	} {
 		_, err := r.Resolve(t.Context(), image.Reference{Repository: name, Tag: "1"})
-		if !fault.Is(err, fault.Usage) || !strings.Contains(fault.AdviceOf(err), advice) {
+		if !fault.Is(err, fault.Refused) || !strings.Contains(fault.AdviceOf(err), advice) {
 			t.Errorf("%s: %v, advice %q, want %q", name, err, fault.AdviceOf(err), advice)
 		}
-		if err := r.In(name).PutDocument(t.Context(), []byte("{}")); !fault.Is(err, fault.Usage) {
+		if err := r.In(name).PutDocument(t.Context(), []byte("{}")); !fault.Is(err, fault.Refused) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

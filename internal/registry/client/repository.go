@@ -26,11 +26,12 @@ type Repository struct {
 	bad      error  // no registry has such a name
 
 	mu      sync.Mutex
-	docs    map[image.Digest][]byte // read or put in this run
-	held    int                     // their bytes
-	configs map[image.Digest]*image.Manifest
-	learned map[image.DiffID]packed // what manifests and configs here say of layers
-	list    *orasremote.Repository  // nil until it is needed
+	docs    map[image.Digest][]byte          // read or put in this run
+	held    int                              // their bytes
+	configs map[image.Digest]*image.Manifest // by those that name them
+	blobs   map[image.Digest]bool            // documents that are there as blobs
+	learned map[image.DiffID]packed          // what manifests and configs here say of layers
+	list    *orasremote.Repository           // nil until it is needed
 
 	survey sync.Once // of tags, for what their images have
 }
@@ -46,7 +47,7 @@ var (
 func newRepository(r *Registry, name string) *Repository {
 	p := &Repository{
 		registry: r, name: name,
-		docs: map[image.Digest][]byte{}, configs: map[image.Digest]*image.Manifest{}, learned: map[image.DiffID]packed{},
+		docs: map[image.Digest][]byte{}, configs: map[image.Digest]*image.Manifest{}, blobs: map[image.Digest]bool{}, learned: map[image.DiffID]packed{},
 	}
 	p.path, p.bad = r.o.pathOf(name)
 	return p
@@ -250,7 +251,7 @@ func (p *Repository) Document(ctx context.Context, id image.Digest) ([]byte, err
 	}
 	p.mu.Lock()
 	ways := []string{"/manifests/", "/blobs/"}
-	if _, config := p.configs[id]; config {
+	if _, config := p.configs[id]; config || p.blobs[id] {
 		ways[0], ways[1] = ways[1], ways[0]
 	}
 	p.mu.Unlock()
