@@ -39,9 +39,7 @@ func TestServe(t *testing.T) {
 	remote := filepath.Join(t.TempDir(), "remote")
 	run(t, e.Host, "push", remote, ref)
 	p, address := startServe(t, remote)
-	if want := "docker pull " + address + "/REPOSITORY:TAG"; !strings.Contains(p.stderr.String(), want) {
-		t.Errorf("stderr says %q, and not %q", p.stderr.String(), want)
-	}
+	p.until("it says how to pull", func() bool { return strings.Contains(p.stderr.String(), "docker pull "+address+"/REPOSITORY:TAG") })
 	// A request of which the head has come, and whose answer is being read.
 	connection, err := net.Dial("tcp", address)
 	if err != nil {
