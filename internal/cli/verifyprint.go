@@ -105,8 +105,12 @@ func (v verified) summarize(a *app) {
 	if v.part.Of > 0 {
 		part = " of part " + v.part.String()
 	}
-	fmt.Fprintf(a.errOut, "verified %s: %s, %s, %s%s, %s in %.1fs\n", v.name,
-		count(r.Images, "image"), count(r.Documents, "document"), count(r.Layers, "layer"), part, bytes(r.Bytes), v.took.Seconds())
+	besides := ""
+	if r.Members > 0 {
+		besides = count(r.Members, "manifest") + " besides, "
+	}
+	fmt.Fprintf(a.errOut, "verified %s: %s, %s%s, %s%s, %s in %.1fs\n", v.name,
+		count(r.Images, "image"), besides, count(r.Documents, "document"), count(r.Layers, "layer"), part, bytes(r.Bytes), v.took.Seconds())
 	for _, u := range r.Unproved {
 		fmt.Fprintf(a.errOut, "not proved: %s: %s\n", sharedWith(u.Images), printable(u.Why))
 	}
@@ -124,6 +128,7 @@ func (v verified) document() any {
 		Remote       string            `json:"remote"`
 		Subset       string            `json:"subset,omitempty"`
 		Images       int               `json:"images"`
+		Members      int               `json:"members,omitempty"` // manifests that no tag names
 		Documents    int               `json:"documents"`
 		Layers       int               `json:"layers"`
 		Bytes        int64             `json:"bytes"`
@@ -133,7 +138,7 @@ func (v verified) document() any {
 		Seconds      float64           `json:"seconds"`
 		Error        *failure          `json:"error,omitempty"`
 	}{
-		Remote: v.name, Images: v.report.Images, Documents: v.report.Documents, Layers: v.report.Layers, Bytes: v.report.Bytes,
+		Remote: v.name, Images: v.report.Images, Members: v.report.Members, Documents: v.report.Documents, Layers: v.report.Layers, Bytes: v.report.Bytes,
 		Findings: v.report.Findings, Unproved: v.report.Unproved, Seconds: v.took.Seconds(), Error: failureOf(v.err),
 	}
 	if v.part.Of > 0 {

@@ -30,7 +30,7 @@ func (d *Damage) Unwrap() error { return d.Cause }
 // written again.
 type Loss struct {
 	ID        image.ID
-	Tags      []image.Reference
+	Tags      []image.Reference // that name it; of what no tag names, its repositories and its digest
 	Documents []image.Digest
 	Layers    []image.Descriptor // Size is -1 where no document tells it
 

@@ -83,7 +83,7 @@ func (f *finding) told() Finding {
 	told := f.Finding
 	told.Images = slices.Clone(f.Images)
 	for _, m := range f.images {
-		told.Images = append(told.Images, m.tags...)
+		told.Images = append(told.Images, m.names()...)
 	}
 	slices.SortFunc(told.Images, image.Reference.Compare)
 	told.Images = slices.Compact(told.Images)

@@ -56,7 +56,10 @@ func (r *run) resolve(ctx context.Context) error {
 		}
 		m.tags = append(m.tags, ref)
 	}
-	return ctx.Err()
+	if len(r.o.Images) > 0 {
+		return ctx.Err()
+	}
+	return r.members(ctx)
 }
 
 // resolveOne returns no ID of a tag that is damaged, or has been removed since it was listed.
@@ -127,7 +130,7 @@ func (r *run) read(ctx context.Context, m *img, id image.Digest) ([]reading, err
 		return nil, ctx.Err()
 	}
 	doc, docErr := r.from.Document(ctx, id)
-	if docErr != nil && id == m.id && errors.Is(docErr, remote.ErrOriginal) && r.originals != nil {
+	if docErr != nil && id == m.id && len(m.tags) > 0 && errors.Is(docErr, remote.ErrOriginal) && r.originals != nil {
 		return nil, r.readOld(ctx, m)
 	}
 	if docErr != nil {
@@ -247,10 +250,11 @@ func (r *run) needs(m *img, id image.Digest) *layer {
 	return l
 }
 
-// confirm drops what is missing of images that are not tagged any more: they may
-// have been removed while this ran.
+// confirm drops what is missing of images that are not tagged any more, and belong
+// to no repository: they may have been removed while this ran.
 func (r *run) confirm(ctx context.Context) error {
 	gone := map[*img]bool{}
+	var members map[image.ID]bool // nil until somebody asks
 	for _, f := range r.findings {
 		if f.Problem != Missing || r.open[f.key()] != f {
 			continue
@@ -269,6 +273,15 @@ func (r *run) confirm(ctx context.Context) error {
 					break
 				}
 			}
+			if !still && len(m.members) > 0 {
+				if members == nil {
+					var err error
+					if members, err = r.belong(ctx); err != nil {
+						return err
+					}
+				}
+				still = members[m.id]
+			}
 			gone[m] = !still
 		}
 	}
@@ -282,7 +295,7 @@ func (r *run) confirm(ctx context.Context) error {
 	return nil
 }
 
-// countUnreferenced counts the entries that no tag reaches.
+// countUnreferenced counts the entries that neither tags nor memberships reach.
 func (r *run) countUnreferenced(ctx context.Context) error {
 	lister, ok := r.from.(remote.Lister)
 	if !ok || len(r.o.Images) > 0 {

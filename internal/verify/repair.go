@@ -55,8 +55,8 @@ func (r *run) repair(ctx context.Context) error {
 
 // name is what a person calls the image.
 func (m *img) name() string {
-	if len(m.tags) > 0 {
-		return m.tags[0].String()
+	if names := m.names(); len(names) > 0 {
+		return names[0].String()
 	}
 	return m.id.Short()
 }
@@ -76,7 +76,7 @@ func (r *run) byImage() map[*img][]*finding {
 }
 
 func lossOf(m *img, lost []*finding) remote.Loss {
-	loss := remote.Loss{ID: m.id, Tags: m.tags}
+	loss := remote.Loss{ID: m.id, Tags: m.names()}
 	for _, f := range lost {
 		if d := f.cure.document; !d.IsZero() {
 			loss.Documents = append(loss.Documents, d)

@@ -50,6 +50,7 @@ type Mender interface {
 // Report is what was found.
 type Report struct {
 	Images    int   // that tags name, each once
+	Members   int   // manifests that no tag names, and that belong to a repository, or refer to another; each once
 	Documents int   // that were read
 	Layers    int   // that were read
 	Bytes     int64 // of those layers, as their digests name them
@@ -150,12 +151,13 @@ type run struct {
 	stopped      error
 }
 
-// img is an image that tags name.
+// img is an image that tags name, or a manifest that belongs to repositories.
 type img struct {
-	id     image.ID
-	tags   []image.Reference
-	reread bool   // it was read before
-	tried  string // what a Mender was last asked for
+	id      image.ID
+	tags    []image.Reference
+	members []image.Reference // by its digest
+	reread  bool              // it was read before
+	tried   string            // what a Mender was last asked for
 }
 
 func (r *run) all(ctx context.Context) error {
@@ -196,8 +198,14 @@ func (r *run) prove(ctx context.Context) error {
 func (r *run) report() *Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	tagged := 0
+	for _, m := range r.order {
+		if len(m.tags) > 0 {
+			tagged++
+		}
+	}
 	report := &Report{
-		Images: len(r.order), Documents: len(r.documents), Layers: r.readLayers, Bytes: r.readBytes,
+		Images: tagged, Members: len(r.order) - tagged, Documents: len(r.documents), Layers: r.readLayers, Bytes: r.readBytes,
 		Findings: []Finding{}, Unproved: r.unprovedOf(), Unreferenced: r.unreferenced, Stopped: r.stopped,
 	}
 	for _, f := range r.findings {

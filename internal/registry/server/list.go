@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"slices"
@@ -79,15 +80,20 @@ func (s *Server) listTags(c call) error {
 	if err != nil {
 		return err
 	}
-	any := false
+	found := false
 	for tag, err := range remote.SourceOf(s.from, c.repository).References(c.r.Context(), c.repository) {
 		if err != nil {
 			return err
 		}
-		any = true
+		found = true
 		p.add(tag.Reference.Tag)
 	}
-	if !any {
+	if !found {
+		if found, err = s.hasMembers(c.r.Context(), c.repository); err != nil {
+			return err
+		}
+	}
+	if !found {
 		return &failure{status: http.StatusNotFound, code: codeNameUnknown, message: "there is no such repository in this registry"}
 	}
 	return writeJSON(c.w, c.r, "application/json", struct {
@@ -96,8 +102,19 @@ func (s *Server) listTags(c call) error {
 	}{c.name, p.listed(c.w, c.r)})
 }
 
-// listRepositories answers with the repositories that have tags, by the names by
-// which they can be asked for. One that no client can ask for is left out: of a
+// hasMembers reports whether a repository has a manifest without a tag.
+func (s *Server) hasMembers(ctx context.Context, repository string) (bool, error) {
+	if s.members == nil {
+		return false, nil
+	}
+	for _, err := range s.members.Members(ctx, repository) {
+		return err == nil, err
+	}
+	return false, nil
+}
+
+// listRepositories answers with the repositories that have tags or manifests, by the
+// names by which they can be asked for. One that no client can ask for is left out: of a
 // registry with a port, say.
 func (s *Server) listRepositories(w http.ResponseWriter, r *http.Request) error {
 	p, err := pageOf(r)
@@ -105,14 +122,24 @@ func (s *Server) listRepositories(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	before := ""
+	add := func(name string) {
+		if name != before && isName(name) {
+			p.add(name)
+		}
+		before = name
+	}
 	for tag, err := range s.from.References(r.Context(), "") {
 		if err != nil {
 			return err
 		}
-		if name := tag.Reference.Repository; name != before {
-			if before = name; isName(name) {
-				p.add(name)
+		add(tag.Reference.Repository)
+	}
+	if s.members != nil {
+		for m, err := range s.members.Members(r.Context(), "") {
+			if err != nil {
+				return err
 			}
+			add(m.Repository)
 		}
 	}
 	return writeJSON(w, r, "application/json", struct {

@@ -100,7 +100,12 @@ func TestCatalog(t *testing.T) {
 		r.push(name+":1", img)
 		r.push(name+":2", img)
 	}
-	for query, requests := range map[string]int{"": 1, "?n=1": 4, "?n=3": 2, "?n=4": 1} {
+	r.pushed("app/untagged", digestOf(gzipped(t, img).manifest), gzipped(t, img)) // known by its digest alone
+	want = slices.Insert(want, 3, "app/untagged")
+	if got, _ := pages(r, "/v2/app/untagged/tags/list", tagsIn(t)); len(got) > 0 {
+		t.Errorf("without tags it lists %s", got)
+	}
+	for query, requests := range map[string]int{"": 1, "?n=1": 5, "?n=3": 2, "?n=5": 1} {
 		got, n := pages(r, "/v2/_catalog"+query, tagsIn(t))
 		if !slices.Equal(got, want) || n != requests {
 			t.Errorf("%q: %s in %d requests, want %s in %d", query, got, n, want, requests)

@@ -38,7 +38,7 @@ type Versions interface {
 // Options of a Server.
 type Options struct {
 	// From is what is read. What it can do besides is made use of: remote.Memberships,
-	// remote.Manifests, remote.Ranges, remote.Repositories, Versions. Besides is asked instead where
+	// remote.Members, remote.Manifests, remote.Ranges, remote.Repositories, Versions. Besides is asked instead where
 	// From is a view of it that does not show all of that.
 	From    remote.Source
 	Besides any
@@ -74,6 +74,7 @@ type Server struct {
 	storeMemory int64
 
 	memberships remote.Memberships // nil where there are none
+	members     remote.Members     // nil where there are none
 	manifests   remote.Manifests   // nil where there is none
 	ranges      remote.Ranges      // nil where there are none
 	versions    Versions           // nil where there are none
@@ -128,6 +129,7 @@ func New(o Options) *Server {
 		o.Besides = o.From
 	}
 	s.memberships, _ = o.Besides.(remote.Memberships)
+	s.members, _ = o.Besides.(remote.Members)
 	s.manifests, _ = o.Besides.(remote.Manifests)
 	s.ranges, _ = o.Besides.(remote.Ranges)
 	s.versions, _ = o.Besides.(Versions)
