@@ -106,6 +106,15 @@ func (s *Server) manifestByDigest(ctx context.Context, repository string, id ima
 		}
 		doc, err = s.manifestOf(ctx, repository, config)
 	}
+	if isDamage(err) { // or what is there is a blob and no document, such as a config whose manifest has not come yet
+		found, lookErr := from.Look(ctx, remote.Closure{Layers: []image.Digest{id}}, nil)
+		if lookErr != nil {
+			return nil, lookErr
+		}
+		if _, is := found.Layers[id]; is {
+			return nil, noManifest()
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -152,6 +152,16 @@ func TestPush(t *testing.T) {
 	}
 }
 
+// TestBlobIsNoManifest: a config that has come, and whose manifest has not, is none.
+func TestBlobIsNoManifest(t *testing.T) {
+	r := open(t, mem.New())
+	a := gzipped(t, testImage(t, "app"))
+	for _, b := range a.blobs {
+		r.upload("myapp", b)
+		r.refused(404, "MANIFEST_UNKNOWN", "GET", "/v2/myapp/manifests/"+digestOf(b), nil)
+	}
+}
+
 // TestUploads: the ways to send a blob.
 func TestUploads(t *testing.T) {
 	r := open(t, mem.New())
