@@ -3,8 +3,10 @@ package repo
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
@@ -64,35 +66,60 @@ func (r *Repo) whole(ctx context.Context, id image.ID) (*image.Tree, remote.Clos
 	}
 	missing, there, err := r.missing(ctx, closure, false)
 	if err == nil && !missing.Empty() {
-		// A blob's alias is written with it, whatever is in the blob. Where what the
-		// config says of it is not there, the config is wrong, or the blob is packed in a
-		// way that nobody here unpacks: neither is mended by a push (docs/format.md, "Collection").
-		if closure, missing = withoutAliases(tree, closure, missing); !missing.Empty() {
+		if closure, missing, err = r.withoutLies(ctx, tree, closure, missing, there); err == nil && !missing.Empty() {
 			err = &remote.IncompleteError{ID: id, Missing: missing}
 		}
 	}
 	return tree, closure, there, err
 }
 
-// withoutAliases leaves out the diffIDs of layers that manifests name compressed,
-// where those layers are there and the diffIDs are not: only a config needs them.
-func withoutAliases(tree *image.Tree, closure, missing remote.Closure) (remote.Closure, remote.Closure) {
-	lacks := make(map[image.Digest]bool, len(missing.Layers))
-	for _, id := range missing.Layers {
-		lacks[id] = true
+// withoutLies leaves out the diffIDs that a config has for layers which are there
+// compressed, and which they do not unpack to: no push would bring them. Where an
+// alias alone is missing it stays missed. To know which it is the layer is unpacked.
+func (r *Repo) withoutLies(ctx context.Context, tree *image.Tree, closure, missing remote.Closure, there []remote.Layer) (remote.Closure, remote.Closure, error) {
+	stored := make(map[image.Digest]remote.Layer, len(there))
+	for _, l := range there {
+		stored[l.Digest] = l
 	}
 	named := map[image.Digest]bool{}
 	for _, l := range tree.Layers() {
 		named[l.Digest] = true
 	}
 	packed, _ := tree.Packed() // its error is that of ClosureOf
-	left := func(id image.Digest) bool {
-		blob, is := packed[id]
-		return is && !named[id] && lacks[id] && !lacks[blob.Digest]
+	lies := map[image.Digest]bool{}
+	for _, id := range missing.Layers {
+		blob, there := stored[packed[id].Digest]
+		if named[id] || !there {
+			continue
+		}
+		right, err := r.unpacksTo(ctx, blob, id)
+		if err != nil {
+			return closure, missing, err
+		}
+		lies[id] = !right
 	}
-	closure.Layers = slices.DeleteFunc(slices.Clone(closure.Layers), left)
-	missing.Layers = slices.DeleteFunc(slices.Clone(missing.Layers), left)
-	return closure, missing
+	lie := func(id image.Digest) bool { return lies[id] }
+	closure.Layers = slices.DeleteFunc(slices.Clone(closure.Layers), lie)
+	missing.Layers = slices.DeleteFunc(slices.Clone(missing.Layers), lie)
+	return closure, missing, nil
+}
+
+// unpacksTo reports whether a blob has the tar with this diffID in it. One that
+// nobody here unpacks has not.
+func (r *Repo) unpacksTo(ctx context.Context, blob remote.Layer, id image.DiffID) (bool, error) {
+	stored, err := r.openLayer(ctx, blob)
+	if err != nil {
+		return false, err
+	}
+	defer stored.Close()
+	tar := codec.Inflate(stored)
+	defer tar.Close()
+	_, err = io.Copy(io.Discard, image.Verify(tar, id, -1))
+	var wrong *image.MismatchError
+	if errors.Is(err, codec.ErrDamaged) || errors.As(err, &wrong) {
+		return false, nil
+	}
+	return err == nil, r.failure(err, "cannot read layer %s from %s", blob.Digest.Short(), r.name)
 }
 
 // Held returns the manifests of an index that are marked.
