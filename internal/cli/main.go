@@ -159,7 +159,7 @@ func (a *app) root() *cobra.Command {
 		Short: "Store and ship Docker images with nothing but a directory or a bucket",
 		Long: `dogestry moves self-consistent Docker images between engines and remotes.
 A remote is a directory or a bucket: nothing has to run there, and nothing else
-has to be up.`,
+has to be up. A registry can be one, too.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noSuchCommand,
