@@ -87,6 +87,7 @@ func (b *bench) serving(r *registry) error {
 	b.compare(figure{name: "push to an empty stock registry", most: b.classicOnly(0.5), peer: "docker push to it"},
 		command{args: append(push, "--as", "bench/ours:1", plain, image), before: emptied},
 		command{args: []string{"docker", "push", "--quiet", there}, before: emptied})
+	b.once(command{args: []string{"docker", "push", "--quiet", there}})
 	b.once(command{args: append(push, "--as", "bench/apt:1", remote, image)})
 	b.once(command{args: []string{b.dogestry, "copy", "--quiet", plain, copied, "bench/apt:1"}})
 	if b.err != nil {
