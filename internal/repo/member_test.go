@@ -390,6 +390,59 @@ func TestSessionWaitsToAdd(t *testing.T) {
 	}
 }
 
+// TestSessionWaitsToHold: a platform of which a sweep is about to delete a layer is not marked meanwhile, though its own
+// documents are in no list; a mark would let a tagged index need what goes.
+func TestSessionWaitsToHold(t *testing.T) {
+	s, off := mem.New(), time.Duration(0)
+	s.Now = func() time.Time { return time.Now().Add(off) }
+	held, child := image3(t, "held"), remotetest.NewArtifact(t, "child", nil)
+	pushTo(t, s, "app:held", held)
+	r := open(t, s, codec.LZ4)
+	if err := child.Put(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	manifest := held.Manifest()
+	doc := fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[{"digest":%q,"size":%d},{"digest":%q,"size":%d}]}`, image.DigestOf(manifest), len(manifest), child.ID, len(child.Manifest))
+	index := image.DigestOf(doc)
+	if err := r.PutDocument(t.Context(), doc); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Hold(t.Context(), index, []image.Digest{image.DigestOf(manifest)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Tag(t.Context(), remotetest.Ref(t, "app:1"), index); err != nil {
+		t.Fatal(err)
+	}
+	off = 2 * time.Hour
+	for _, b := range [][]byte{child.Manifest, remotetest.EmptyConfig} { // as if they came now
+		put(t, s, "images/"+image.DigestOf(b).Hex()+"/json", b)
+	}
+	var marked error
+	gate := &onDelete{Store: s, run: func() {
+		r, err := repo.Open(t.Context(), s, repo.Options{Name: "the-remote", NoWait: true})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		to, end := remote.Begin(r, nil)
+		defer end(t.Context())
+		if missing, _, err := to.Missing(t.Context(), remote.Closure{Documents: []image.Digest{image.DigestOf(manifest), child.ID}}); err != nil || !missing.Empty() {
+			t.Errorf("missing %v, %v", missing, err)
+		}
+		marked = to.(remote.Holder).Hold(t.Context(), index, []image.Digest{image.DigestOf(manifest), child.ID})
+	}}
+	done, err := open(t, gate, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: time.Hour})
+	if err != nil || done.Freed.Count != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if !fault.Is(marked, fault.Locked) || !errors.Is(marked, lease.ErrSwept) {
+		t.Errorf("marked: %v", marked)
+	}
+	if in, err := r.Held(t.Context(), index); err != nil || !slices.Equal(in, []image.Digest{image.DigestOf(manifest)}) {
+		t.Errorf("it has %v, %v", in, err)
+	}
+}
+
 // onDelete runs once, before the first deletion of an entry.
 type onDelete struct {
 	*mem.Store
