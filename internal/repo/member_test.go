@@ -1,6 +1,7 @@
 package repo_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -236,6 +237,64 @@ func TestReferrerNeedsItsManifest(t *testing.T) {
 	done, err := open(t, s, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: soon})
 	if !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), "referrers/app/"+image.DigestOf(img.Manifest()).Hex()) || done.Freed.Count > 0 {
 		t.Errorf("%+v, %v", done, err)
+	}
+}
+
+// TestTornMember: a collection that a member or referrer stops says how to take it out, and goes on once it is.
+func TestTornMember(t *testing.T) {
+	for name, tear := range map[string]func(s storage.Store, key string){
+		"missing":   func(s storage.Store, key string) { remove(t, s, key) },
+		"damaged":   func(s storage.Store, key string) { put(t, s, key, []byte(`{"layers":[]}`)) },
+		"too large": func(s storage.Store, key string) { put(t, s, key, bytes.Repeat([]byte(" "), image.MaxDocument+1)) },
+	} {
+		for _, refers := range []bool{false, true} {
+			for _, tornConfig := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, refers %t, its config %t", name, refers, tornConfig), func(t *testing.T) {
+					s := mem.New()
+					img := image3(t, "app")
+					pushTo(t, s, "app:1", img)
+					var subject []byte
+					if refers {
+						subject = img.Manifest()
+					}
+					a := remotetest.NewArtifact(t, "torn", subject)
+					attach(t, s, "host:5000/app", a)
+					id := a.ID
+					if tornConfig {
+						id = image.DigestOf(remotetest.EmptyConfig)
+					}
+					tear(s, "images/"+id.Hex()+"/json")
+					time.Sleep(time.Millisecond)
+					r := open(t, s, codec.LZ4)
+					_, err := r.Collect(t.Context(), repo.CollectOptions{Grace: soon})
+					if want := "DELETE /v2/host:5000/app/manifests/" + a.ID.String(); !fault.Is(err, fault.Damaged) || !strings.Contains(fault.AdviceOf(err), want) {
+						t.Errorf("%v, advice %q", err, fault.AdviceOf(err))
+					}
+					if err := r.Remove(t.Context(), "host:5000/app", a.ID); err != nil {
+						t.Fatal(err)
+					}
+					if left := append(keys(t, s, "digests/"), keys(t, s, "referrers/")...); len(left) > 0 {
+						t.Errorf("left: %q", left)
+					}
+					if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count == 0 {
+						t.Errorf("%+v", c)
+					}
+					checkPulls(t, s, "app:1", img)
+				})
+			}
+		}
+	}
+}
+
+// TestMemberOfNobody: what stops a collection without being a member's key is told as the object that it is.
+func TestMemberOfNobody(t *testing.T) {
+	s := mem.New()
+	pushTo(t, s, "app:1", image3(t, "app"))
+	key := "digests/UPPER/" + strings.Repeat("1", 64)
+	put(t, s, key, nil)
+	_, err := open(t, s, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: soon})
+	if !fault.Is(err, fault.Damaged) || !strings.Contains(fault.AdviceOf(err), "remove the object "+key) {
+		t.Errorf("%v, advice %q", err, fault.AdviceOf(err))
 	}
 }
 

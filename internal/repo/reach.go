@@ -108,7 +108,7 @@ func (m *reach) tag(ctx context.Context, info storage.Info) error {
 			Advise("Push the image again, or remove the tag.")
 	}
 	if err := m.follow(ctx, id); err != nil {
-		return m.needed(err, strings.TrimPrefix(info.Key, repositoryPrefix))
+		return m.needed(err, strings.TrimPrefix(info.Key, repositoryPrefix), "Push the image again, or remove the tag")
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -124,18 +124,27 @@ func (m *reach) member(ctx context.Context, info storage.Info) error {
 	if !ok {
 		return nil // nobody's
 	}
-	return m.needed(m.follow(ctx, id), info.Key)
+	return m.neededByMember(m.follow(ctx, id), info.Key)
 }
 
-// needed says which root needs what cannot be read.
-func (m *reach) needed(err error, root string) error {
+// neededByMember is needed, of what registries know besides: no tag is to be removed then.
+func (m *reach) neededByMember(err error, key string) error {
+	of, ok := parseMemberKey(key)
+	if !ok {
+		return m.needed(err, key, "No registry has written this: remove the object "+key)
+	}
+	return m.needed(err, key, fmt.Sprintf("Push it again, or take it out of the repository through `dogestry serve` (DELETE /v2/%s/manifests/%s)", of.Repository, of.Manifest))
+}
+
+// needed says which root needs what cannot be read, and what helps.
+func (m *reach) needed(err error, root, advice string) error {
 	var incomplete *remote.IncompleteError
 	switch {
 	case err == nil, fault.Interrupted(err):
 		return err
-	case errors.As(err, &incomplete):
+	case errors.As(err, &incomplete), fault.Is(err, fault.Damaged):
 		return fault.Wrap(fault.Damaged, err, "%s in %s needs what is not there", root, m.repo.name).
-			Advise("Push the image again, or remove the tag; until then nothing is deleted.")
+			Advise("%s; until then nothing is deleted.", advice)
 	}
 	return fmt.Errorf("%s in %s: %w", root, m.repo.name, err)
 }

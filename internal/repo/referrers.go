@@ -36,7 +36,7 @@ func (m *reach) referrers(ctx context.Context) error {
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(lookups)
 		for _, r := range live {
-			g.Go(func() error { return m.needed(m.follow(gctx, r.id), r.key) })
+			g.Go(func() error { return m.neededByMember(m.follow(gctx, r.id), r.key) })
 		}
 		for _, r := range kept {
 			g.Go(func() error { return m.spare(gctx, r.id) })
