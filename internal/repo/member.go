@@ -55,7 +55,7 @@ func (r *Repo) add(ctx context.Context, repository string, manifest image.Digest
 	}
 	_, err = r.store.Stat(ctx, key)
 	isNew := errors.Is(err, storage.ErrNotFound)
-	if err != nil {
+	if err != nil || !about.Subject.Digest.IsZero() { // that of a referrer anew: its age keeps it until the subject comes
 		err = r.store.Put(r.guarded(ctx), key, strings.NewReader(""))
 	}
 	switch {

@@ -144,6 +144,32 @@ func TestCollectYoungSubject(t *testing.T) {
 	}
 }
 
+// TestCollectReferrerAgain: an old manifest that was pushed again waits for its subject as long as a new one.
+func TestCollectReferrerAgain(t *testing.T) {
+	s, off := mem.New(), time.Duration(0)
+	s.Now = func() time.Time { return time.Now().Add(off) }
+	pushTo(t, s, "app:1", image3(t, "app"))
+	img := image3(t, "late")
+	sig := remotetest.NewArtifact(t, "sig", img.Manifest())
+	chain := remotetest.NewArtifact(t, "chain", sig.Manifest)
+	attach(t, s, "app", sig)
+	attach(t, s, "app", chain)
+	off = 2 * time.Hour
+	attach(t, s, "app", sig)
+	if c := collect(t, s, repo.CollectOptions{Grace: time.Hour}); c.Freed.Count != 0 {
+		t.Errorf("it frees %+v", c)
+	}
+	pushTo(t, s, "app:late", img)
+	if !there(t, s, sig) || !there(t, s, chain) {
+		t.Error("the referrer is gone, or what refers to it")
+	}
+	remove(t, s, "repositories/app/late")
+	off = 4 * time.Hour
+	if c := collect(t, s, repo.CollectOptions{Grace: time.Hour}); c.Freed.Count == 0 || len(keys(t, s, "referrers/")) > 0 {
+		t.Errorf("when it is old: %+v, left are %q", c, keys(t, s, "referrers/"))
+	}
+}
+
 // TestCollectLeasedSubject: what refers to what a push relies on stays, for the push may tag that.
 func TestCollectLeasedSubject(t *testing.T) {
 	s := mem.New()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,8 +23,10 @@ import (
 type reach struct {
 	repo    *Repo
 	aliases bool // there are blobs among what may be deleted: then aliases are followed
-	// stays says which entries are too young to be deleted; nil where nobody asks.
+	// stays says which entries are too young to be deleted, young which objects are;
+	// nil where nobody asks.
 	stays func(image.Digest) bool
+	young func(modified time.Time) bool
 
 	mu     sync.Mutex
 	marked map[image.Digest]bool // reached by roots
