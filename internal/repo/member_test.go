@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -168,6 +169,63 @@ func TestCollectReferrerAgain(t *testing.T) {
 	if c := collect(t, s, repo.CollectOptions{Grace: time.Hour}); c.Freed.Count == 0 || len(keys(t, s, "referrers/")) > 0 {
 		t.Errorf("when it is old: %+v, left are %q", c, keys(t, s, "referrers/"))
 	}
+}
+
+// TestCollectSparedAlias: of what is spared, aliases are looked up again behind the list, as of what lives.
+func TestCollectSparedAlias(t *testing.T) {
+	s, off := mem.New(), time.Duration(0)
+	s.Now = func() time.Time { return time.Now().Add(off) }
+	pushTo(t, s, "app:1", image3(t, "app"))
+	r := open(t, s, codec.LZ4)
+	tar := remotetest.FileLayer(t, "layer", "layer")
+	alias := "images/" + image.DigestOf(tar).Hex() + "/json"
+	blobs := [][]byte{gzipped(t, tar), append(gzipped(t, tar[:512]), gzipped(t, tar[512:])...)}
+	var aliases [][]byte
+	for _, b := range blobs {
+		if _, err := r.PutLayer(t.Context(), image.Descriptor{MediaType: gzipTar, Digest: image.DigestOf(b), Size: int64(len(b))}, bytes.NewReader(b)); err != nil {
+			t.Fatal(err)
+		}
+		aliases = append(aliases, get(t, s, alias))
+	}
+	put(t, s, alias, aliases[0])
+	img := image3(t, "late")
+	doc := manifestOf(remotetest.EmptyConfig, []image.Descriptor{{MediaType: "application/vnd.example.tar", Digest: image.DigestOf(tar), Size: int64(len(tar))}})
+	doc = append(doc[:len(doc)-1], fmt.Sprintf(`,"subject":{"mediaType":"a/b","digest":%q,"size":1}}`, image.DigestOf(img.Manifest()))...)
+	for _, d := range [][]byte{remotetest.EmptyConfig, doc} {
+		if err := r.PutDocument(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Add(t.Context(), "app", image.DigestOf(doc)); err != nil {
+		t.Fatal(err)
+	}
+	off = 2 * time.Hour
+	pushTo(t, s, "app:late", img)
+	remove(t, s, "repositories/app/late")
+	moves := &onLeases{Store: s, run: func() { put(t, s, alias, aliases[1]) }}
+	if _, err := open(t, moves, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if moves.run != nil {
+		t.Error("nobody has asked for leases")
+	}
+	if _, err := remote.Layers(t.Context(), r, []image.Digest{image.DigestOf(tar)}); err != nil {
+		t.Error(err)
+	}
+}
+
+// onLeases runs once, before leases are listed.
+type onLeases struct {
+	*mem.Store
+	run func()
+}
+
+func (o *onLeases) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	if run := o.run; run != nil && strings.HasPrefix(prefix, "run/leases/") {
+		o.run = nil
+		run()
+	}
+	return o.Store.List(ctx, prefix)
 }
 
 // TestCollectLeasedSubject: what refers to what a push relies on stays, for the push may tag that.

@@ -289,7 +289,9 @@ func (r *Repo) aliasOf(ctx context.Context, id image.DiffID, needed bool) (image
 
 // leased spares the ids of leases, and what they reach as far as it is there: a
 // push relies on what it has asked for, and others may have let that name more.
+// What was spared before is found out anew: an alias may name another blob by now.
 func (m *reach) leased(ctx context.Context, ids map[image.Digest]bool) error {
+	m.spared = map[image.Digest]bool{}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(lookups)
 	for id := range ids {
