@@ -186,6 +186,7 @@ func (c *collector) mark(ctx context.Context) (err error) {
 	}
 	c.o.Status("looking at what is needed")
 	c.reach = newReach(c.repo)
+	c.reach.young = c.young
 	c.reach.stays = func(id image.Digest) bool { e := c.entries[id]; return e != nil && c.young(e.modified) }
 	for _, e := range c.entries {
 		c.reach.aliases = c.reach.aliases || e.blob

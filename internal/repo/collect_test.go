@@ -190,6 +190,85 @@ func TestCollectFollows(t *testing.T) {
 	}
 }
 
+// TestCollectLayerByAlias: what names a layer directly, and found it by an alias, keeps the blob that has it, whatever
+// its config says.
+func TestCollectLayerByAlias(t *testing.T) {
+	lie := image3(t, "another")
+	for name, config := range map[string][]byte{"an artifact": remotetest.EmptyConfig, "a config that lies": lie.Config} {
+		for how, root := range map[string]func(to remote.Target, id image.Digest) error{
+			"a tag": func(to remote.Target, id image.Digest) error {
+				return to.Tag(t.Context(), remotetest.Ref(t, "app:2"), id)
+			},
+			"a member": func(to remote.Target, id image.Digest) error {
+				return to.(remote.Memberships).Add(t.Context(), "app", id)
+			},
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				s := mem.New()
+				pushTo(t, s, "app:other", image3(t, "other"))
+				img := remotetest.NewImage(t, "app", remotetest.FileLayer(t, "one", "one"), remotetest.FileLayer(t, "two", "two"))
+				r := open(t, s, codec.LZ4)
+				var packed, plain []image.Descriptor
+				for _, l := range img.Layers {
+					b := gzipped(t, l)
+					d := image.Descriptor{MediaType: gzipTar, Digest: image.DigestOf(b), Size: int64(len(b))}
+					if _, err := r.PutLayer(t.Context(), d, bytes.NewReader(b)); err != nil {
+						t.Fatal(err)
+					}
+					packed = append(packed, d)
+					plain = append(plain, image.Descriptor{MediaType: "application/vnd.oci.image.layer.v1.tar", Digest: image.DigestOf(l), Size: int64(len(l))})
+				}
+				ofBlobs, byAlias := manifestOf(remotetest.EmptyConfig, packed), manifestOf(config, plain)
+				for _, doc := range [][]byte{remotetest.EmptyConfig, ofBlobs} {
+					if err := r.PutDocument(t.Context(), doc); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := r.Tag(t.Context(), remotetest.Ref(t, "app:1"), image.DigestOf(ofBlobs)); err != nil {
+					t.Fatal(err)
+				}
+				to, end := remote.Begin(open(t, s, codec.LZ4), nil)
+				defer end(t.Context())
+				missing, _, err := to.Missing(t.Context(), remote.Closure{Layers: []image.Digest{plain[0].Digest, plain[1].Digest}})
+				if err != nil || !missing.Empty() {
+					t.Fatalf("missing %v, %v", missing, err)
+				}
+				remove(t, s, tagKey("app:1"))
+				entries := len(entryIDs(t, s))
+				if collect(t, s, repo.CollectOptions{}); len(entryIDs(t, s)) < entries-2 { // the manifest and its config
+					t.Errorf("beside a push that relies on the layers %d of %d entries are left", len(entryIDs(t, s)), entries)
+				}
+				for _, doc := range [][]byte{config, byAlias} {
+					if err := to.PutDocument(t.Context(), doc); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := root(to, image.DigestOf(byAlias)); err != nil {
+					t.Fatal(err)
+				}
+				end(t.Context())
+				for range 2 {
+					collect(t, s, repo.CollectOptions{})
+				}
+				layers, err := remote.Layers(t.Context(), r, []image.Digest{plain[0].Digest, plain[1].Digest})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, l := range layers {
+					b, err := r.Open(t.Context(), l)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got, err := io.ReadAll(b); err != nil || image.DigestOf(got) != plain[i].Digest {
+						t.Errorf("layer %d: %v", i, err)
+					}
+					b.Close()
+				}
+			})
+		}
+	}
+}
+
 func manifestOf(config []byte, layers []image.Descriptor) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, `{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[`, image.DigestOf(config), len(config))

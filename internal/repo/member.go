@@ -55,7 +55,7 @@ func (r *Repo) add(ctx context.Context, repository string, manifest image.Digest
 	}
 	_, err = r.store.Stat(ctx, key)
 	isNew := errors.Is(err, storage.ErrNotFound)
-	if err != nil {
+	if err != nil || !about.Subject.Digest.IsZero() { // that of a referrer anew: its age keeps it until the subject comes
 		err = r.store.Put(r.guarded(ctx), key, strings.NewReader(""))
 	}
 	switch {
@@ -84,7 +84,7 @@ func (r *Repo) Remove(ctx context.Context, repository string, manifest image.Dig
 	switch {
 	case err == nil && !subject.IsZero():
 		err = r.store.Delete(ctx, referrerKey(repository, subject, manifest))
-	case errors.As(err, &torn): // nobody knows any more what it refers to
+	case errors.As(err, &torn), errors.Is(err, errNoAbout): // nobody knows what it refers to
 		err = r.removeReferrers(ctx, repository, manifest)
 	}
 	if err == nil {
@@ -121,7 +121,7 @@ func (r *Repo) Belongs(ctx context.Context, repository string, manifest image.Di
 	}
 	subject, err := r.subject(ctx, manifest)
 	var torn *tornError
-	if errors.As(err, &torn) || err == nil && subject.IsZero() {
+	if errors.As(err, &torn) || errors.Is(err, errNoAbout) || err == nil && subject.IsZero() {
 		return false, nil
 	}
 	if err == nil {
@@ -181,8 +181,11 @@ func (r *Repo) Members(ctx context.Context, repository string) iter.Seq2[remote.
 	}
 }
 
+// errNoAbout says that a document does not tell what it refers to: it was not added.
+var errNoAbout = errors.New("no manifest that belongs to a repository")
+
 // subject returns what a manifest refers to, zero where that is nothing. Its error
-// is a *tornError where the manifest is not there.
+// is a *tornError where the manifest is not there, or errNoAbout.
 func (r *Repo) subject(ctx context.Context, manifest image.Digest) (image.Digest, error) {
 	doc, err := r.document(ctx, manifest)
 	if err != nil {
@@ -190,7 +193,7 @@ func (r *Repo) subject(ctx context.Context, manifest image.Digest) (image.Digest
 	}
 	about, err := image.ParseAbout(doc)
 	if err != nil {
-		return image.Digest{}, nil //nolint:nilerr // nothing that was added
+		return image.Digest{}, errNoAbout
 	}
 	return about.Subject.Digest, nil
 }

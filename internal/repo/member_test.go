@@ -1,9 +1,11 @@
 package repo_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -143,6 +145,89 @@ func TestCollectYoungSubject(t *testing.T) {
 	}
 }
 
+// TestCollectReferrerAgain: an old manifest that was pushed again waits for its subject as long as a new one.
+func TestCollectReferrerAgain(t *testing.T) {
+	s, off := mem.New(), time.Duration(0)
+	s.Now = func() time.Time { return time.Now().Add(off) }
+	pushTo(t, s, "app:1", image3(t, "app"))
+	img := image3(t, "late")
+	sig := remotetest.NewArtifact(t, "sig", img.Manifest())
+	chain := remotetest.NewArtifact(t, "chain", sig.Manifest)
+	attach(t, s, "app", sig)
+	attach(t, s, "app", chain)
+	off = 2 * time.Hour
+	attach(t, s, "app", sig)
+	if c := collect(t, s, repo.CollectOptions{Grace: time.Hour}); c.Freed.Count != 0 {
+		t.Errorf("it frees %+v", c)
+	}
+	pushTo(t, s, "app:late", img)
+	if !there(t, s, sig) || !there(t, s, chain) {
+		t.Error("the referrer is gone, or what refers to it")
+	}
+	remove(t, s, "repositories/app/late")
+	off = 4 * time.Hour
+	if c := collect(t, s, repo.CollectOptions{Grace: time.Hour}); c.Freed.Count == 0 || len(keys(t, s, "referrers/")) > 0 {
+		t.Errorf("when it is old: %+v, left are %q", c, keys(t, s, "referrers/"))
+	}
+}
+
+// TestCollectSparedAlias: of what is spared, aliases are looked up again behind the list, as of what lives.
+func TestCollectSparedAlias(t *testing.T) {
+	s, off := mem.New(), time.Duration(0)
+	s.Now = func() time.Time { return time.Now().Add(off) }
+	pushTo(t, s, "app:1", image3(t, "app"))
+	r := open(t, s, codec.LZ4)
+	tar := remotetest.FileLayer(t, "layer", "layer")
+	alias := "images/" + image.DigestOf(tar).Hex() + "/json"
+	blobs := [][]byte{gzipped(t, tar), append(gzipped(t, tar[:512]), gzipped(t, tar[512:])...)}
+	var aliases [][]byte
+	for _, b := range blobs {
+		if _, err := r.PutLayer(t.Context(), image.Descriptor{MediaType: gzipTar, Digest: image.DigestOf(b), Size: int64(len(b))}, bytes.NewReader(b)); err != nil {
+			t.Fatal(err)
+		}
+		aliases = append(aliases, get(t, s, alias))
+	}
+	put(t, s, alias, aliases[0])
+	img := image3(t, "late")
+	doc := manifestOf(remotetest.EmptyConfig, []image.Descriptor{{MediaType: "application/vnd.example.tar", Digest: image.DigestOf(tar), Size: int64(len(tar))}})
+	doc = append(doc[:len(doc)-1], fmt.Sprintf(`,"subject":{"mediaType":"a/b","digest":%q,"size":1}}`, image.DigestOf(img.Manifest()))...)
+	for _, d := range [][]byte{remotetest.EmptyConfig, doc} {
+		if err := r.PutDocument(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Add(t.Context(), "app", image.DigestOf(doc)); err != nil {
+		t.Fatal(err)
+	}
+	off = 2 * time.Hour
+	pushTo(t, s, "app:late", img)
+	remove(t, s, "repositories/app/late")
+	moves := &onLeases{Store: s, run: func() { put(t, s, alias, aliases[1]) }}
+	if _, err := open(t, moves, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if moves.run != nil {
+		t.Error("nobody has asked for leases")
+	}
+	if _, err := remote.Layers(t.Context(), r, []image.Digest{image.DigestOf(tar)}); err != nil {
+		t.Error(err)
+	}
+}
+
+// onLeases runs once, before leases are listed.
+type onLeases struct {
+	*mem.Store
+	run func()
+}
+
+func (o *onLeases) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	if run := o.run; run != nil && strings.HasPrefix(prefix, "run/leases/") {
+		o.run = nil
+		run()
+	}
+	return o.Store.List(ctx, prefix)
+}
+
 // TestCollectLeasedSubject: what refers to what a push relies on stays, for the push may tag that.
 func TestCollectLeasedSubject(t *testing.T) {
 	s := mem.New()
@@ -236,6 +321,64 @@ func TestReferrerNeedsItsManifest(t *testing.T) {
 	done, err := open(t, s, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: soon})
 	if !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), "referrers/app/"+image.DigestOf(img.Manifest()).Hex()) || done.Freed.Count > 0 {
 		t.Errorf("%+v, %v", done, err)
+	}
+}
+
+// TestTornMember: a collection that a member or referrer stops says how to take it out, and goes on once it is.
+func TestTornMember(t *testing.T) {
+	for name, tear := range map[string]func(s storage.Store, key string){
+		"missing":   func(s storage.Store, key string) { remove(t, s, key) },
+		"damaged":   func(s storage.Store, key string) { put(t, s, key, []byte(`{"layers":[]}`)) },
+		"too large": func(s storage.Store, key string) { put(t, s, key, bytes.Repeat([]byte(" "), image.MaxDocument+1)) },
+	} {
+		for _, refers := range []bool{false, true} {
+			for _, tornConfig := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, refers %t, its config %t", name, refers, tornConfig), func(t *testing.T) {
+					s := mem.New()
+					img := image3(t, "app")
+					pushTo(t, s, "app:1", img)
+					var subject []byte
+					if refers {
+						subject = img.Manifest()
+					}
+					a := remotetest.NewArtifact(t, "torn", subject)
+					attach(t, s, "host:5000/app", a)
+					id := a.ID
+					if tornConfig {
+						id = image.DigestOf(remotetest.EmptyConfig)
+					}
+					tear(s, "images/"+id.Hex()+"/json")
+					time.Sleep(time.Millisecond)
+					r := open(t, s, codec.LZ4)
+					_, err := r.Collect(t.Context(), repo.CollectOptions{Grace: soon})
+					if want := "DELETE /v2/host:5000/app/manifests/" + a.ID.String(); !fault.Is(err, fault.Damaged) || !strings.Contains(fault.AdviceOf(err), want) {
+						t.Errorf("%v, advice %q", err, fault.AdviceOf(err))
+					}
+					if err := r.Remove(t.Context(), "host:5000/app", a.ID); err != nil {
+						t.Fatal(err)
+					}
+					if left := append(keys(t, s, "digests/"), keys(t, s, "referrers/")...); len(left) > 0 {
+						t.Errorf("left: %q", left)
+					}
+					if c := collect(t, s, repo.CollectOptions{}); c.Freed.Count == 0 {
+						t.Errorf("%+v", c)
+					}
+					checkPulls(t, s, "app:1", img)
+				})
+			}
+		}
+	}
+}
+
+// TestMemberOfNobody: what stops a collection without being a member's key is told as the object that it is.
+func TestMemberOfNobody(t *testing.T) {
+	s := mem.New()
+	pushTo(t, s, "app:1", image3(t, "app"))
+	key := "digests/UPPER/" + strings.Repeat("1", 64)
+	put(t, s, key, nil)
+	_, err := open(t, s, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: soon})
+	if !fault.Is(err, fault.Damaged) || !strings.Contains(fault.AdviceOf(err), "remove the object "+key) {
+		t.Errorf("%v, advice %q", err, fault.AdviceOf(err))
 	}
 }
 
@@ -387,6 +530,59 @@ func TestSessionWaitsToAdd(t *testing.T) {
 	}
 	if left := keys(t, s, "digests/"); len(left) > 0 {
 		t.Errorf("left: %q", left)
+	}
+}
+
+// TestSessionWaitsToHold: a platform of which a sweep is about to delete a layer is not marked meanwhile, though its own
+// documents are in no list; a mark would let a tagged index need what goes.
+func TestSessionWaitsToHold(t *testing.T) {
+	s, off := mem.New(), time.Duration(0)
+	s.Now = func() time.Time { return time.Now().Add(off) }
+	held, child := image3(t, "held"), remotetest.NewArtifact(t, "child", nil)
+	pushTo(t, s, "app:held", held)
+	r := open(t, s, codec.LZ4)
+	if err := child.Put(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	manifest := held.Manifest()
+	doc := fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[{"digest":%q,"size":%d},{"digest":%q,"size":%d}]}`, image.DigestOf(manifest), len(manifest), child.ID, len(child.Manifest))
+	index := image.DigestOf(doc)
+	if err := r.PutDocument(t.Context(), doc); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Hold(t.Context(), index, []image.Digest{image.DigestOf(manifest)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Tag(t.Context(), remotetest.Ref(t, "app:1"), index); err != nil {
+		t.Fatal(err)
+	}
+	off = 2 * time.Hour
+	for _, b := range [][]byte{child.Manifest, remotetest.EmptyConfig} { // as if they came now
+		put(t, s, "images/"+image.DigestOf(b).Hex()+"/json", b)
+	}
+	var marked error
+	gate := &onDelete{Store: s, run: func() {
+		r, err := repo.Open(t.Context(), s, repo.Options{Name: "the-remote", NoWait: true})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		to, end := remote.Begin(r, nil)
+		defer end(t.Context())
+		if missing, _, err := to.Missing(t.Context(), remote.Closure{Documents: []image.Digest{image.DigestOf(manifest), child.ID}}); err != nil || !missing.Empty() {
+			t.Errorf("missing %v, %v", missing, err)
+		}
+		marked = to.(remote.Holder).Hold(t.Context(), index, []image.Digest{image.DigestOf(manifest), child.ID})
+	}}
+	done, err := open(t, gate, codec.LZ4).Collect(t.Context(), repo.CollectOptions{Grace: time.Hour})
+	if err != nil || done.Freed.Count != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if !fault.Is(marked, fault.Locked) || !errors.Is(marked, lease.ErrSwept) {
+		t.Errorf("marked: %v", marked)
+	}
+	if in, err := r.Held(t.Context(), index); err != nil || !slices.Equal(in, []image.Digest{image.DigestOf(manifest)}) {
+		t.Errorf("it has %v, %v", in, err)
 	}
 }
 

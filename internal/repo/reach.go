@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,8 +23,10 @@ import (
 type reach struct {
 	repo    *Repo
 	aliases bool // there are blobs among what may be deleted: then aliases are followed
-	// stays says which entries are too young to be deleted; nil where nobody asks.
+	// stays says which entries are too young to be deleted, young which objects are;
+	// nil where nobody asks.
 	stays func(image.Digest) bool
+	young func(modified time.Time) bool
 
 	mu     sync.Mutex
 	marked map[image.Digest]bool // reached by roots
@@ -33,6 +36,8 @@ type reach struct {
 	// in an index, and an alias may be written, behind the first look.
 	fixed map[image.ID]bool
 	seen  map[string]string
+	// Layers that this look has asked for an alias; true where they were needed.
+	looked map[image.Digest]bool
 
 	originals original.Reader
 }
@@ -47,6 +52,7 @@ func newReach(r *Repo) *reach {
 // roots marks what all roots reach, and returns how many there are. Its error says
 // which root needs what cannot be read: nothing may be deleted then.
 func (m *reach) roots(ctx context.Context) (n int, err error) {
+	m.looked = map[image.Digest]bool{}
 	tags, err := m.each(ctx, repositoryPrefix, m.tag)
 	if err != nil {
 		return 0, err
@@ -105,7 +111,7 @@ func (m *reach) tag(ctx context.Context, info storage.Info) error {
 			Advise("Push the image again, or remove the tag.")
 	}
 	if err := m.follow(ctx, id); err != nil {
-		return m.needed(err, strings.TrimPrefix(info.Key, repositoryPrefix))
+		return m.needed(err, strings.TrimPrefix(info.Key, repositoryPrefix), "Push the image again, or remove the tag")
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -121,18 +127,27 @@ func (m *reach) member(ctx context.Context, info storage.Info) error {
 	if !ok {
 		return nil // nobody's
 	}
-	return m.needed(m.follow(ctx, id), info.Key)
+	return m.neededByMember(m.follow(ctx, id), info.Key)
 }
 
-// needed says which root needs what cannot be read.
-func (m *reach) needed(err error, root string) error {
+// neededByMember is needed, of what registries know besides: no tag is to be removed then.
+func (m *reach) neededByMember(err error, key string) error {
+	of, ok := parseMemberKey(key)
+	if !ok {
+		return m.needed(err, key, "No registry has written this: remove the object "+key)
+	}
+	return m.needed(err, key, fmt.Sprintf("Push it again, or take it out of the repository through `dogestry serve` (DELETE /v2/%s/manifests/%s)", of.Repository, of.Manifest))
+}
+
+// needed says which root needs what cannot be read, and what helps.
+func (m *reach) needed(err error, root, advice string) error {
 	var incomplete *remote.IncompleteError
 	switch {
 	case err == nil, fault.Interrupted(err):
 		return err
-	case errors.As(err, &incomplete):
+	case errors.As(err, &incomplete), fault.Is(err, fault.Damaged):
 		return fault.Wrap(fault.Damaged, err, "%s in %s needs what is not there", root, m.repo.name).
-			Advise("Push the image again, or remove the tag; until then nothing is deleted.")
+			Advise("%s; until then nothing is deleted.", advice)
 	}
 	return fmt.Errorf("%s in %s: %w", root, m.repo.name, err)
 }
@@ -155,19 +170,18 @@ func (m *reach) follow(ctx context.Context, id image.ID) error {
 	docs, _ := tree.Documents()
 	m.mark(docs...)
 	for _, l := range tree.Layers() {
-		m.mark(l.Digest)
-	}
-	fixed = tree.Kind != image.IndexKind
-	for _, t := range manifestsAndConfig(tree) {
-		plain, err := m.config(ctx, t)
-		if err != nil {
+		if err := m.layer(ctx, l.Digest, true); err != nil {
 			return err
 		}
-		fixed = fixed && plain
+	}
+	for _, t := range manifestsAndConfig(tree) {
+		if err := m.config(ctx, t); err != nil {
+			return err
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.fixed[id] = fixed
+	m.fixed[id] = tree.Kind != image.IndexKind && !m.aliases
 	return nil
 }
 
@@ -200,11 +214,11 @@ func manifestsAndConfig(t *image.Tree) []*image.Tree {
 }
 
 // config marks what a config leads to: its synthesised manifest, and its layers
-// by their diffIDs, which aliases may have elsewhere. plain says that none has.
-func (m *reach) config(ctx context.Context, t *image.Tree) (plain bool, err error) {
+// by their diffIDs. Where a manifest names the layers itself, these are not needed.
+func (m *reach) config(ctx context.Context, t *image.Tree) error {
 	config := t.Image()
 	if config == nil {
-		return true, nil // of something else than an image
+		return nil // of something else than an image
 	}
 	id := t.ID
 	if t.Kind == image.ManifestKind {
@@ -214,26 +228,39 @@ func (m *reach) config(ctx context.Context, t *image.Tree) (plain bool, err erro
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
 	case err != nil:
-		return false, m.repo.failure(err, "cannot read %s", m.repo.name)
+		return m.repo.failure(err, "cannot read %s", m.repo.name)
 	default:
 		if manifest, err := parseID(pointer); err == nil { // one that is damaged is written again by the next push
 			m.mark(manifest)
 		}
 	}
 	for _, d := range image.Distinct(config.DiffIDs) {
-		m.mark(d)
-		if !m.aliases {
-			continue
-		}
-		blob, err := m.repo.aliasOf(ctx, d, t.Kind == image.ConfigKind) // else the manifest names the blobs
-		if err != nil {
-			return false, err
-		}
-		if !blob.IsZero() {
-			m.mark(blob)
+		if err := m.layer(ctx, d, t.Kind == image.ConfigKind); err != nil {
+			return err
 		}
 	}
-	return !m.aliases, nil
+	return nil
+}
+
+// layer marks a layer, and the blob where an alias has it. Whoever names a layer may
+// have found it by one.
+func (m *reach) layer(ctx context.Context, id image.Digest, needed bool) error {
+	m.mu.Lock()
+	m.marked[id] = true
+	strictly, known := m.looked[id]
+	done := !m.aliases || known && (strictly || !needed)
+	if !done {
+		m.looked[id] = needed
+	}
+	m.mu.Unlock()
+	if done {
+		return nil
+	}
+	blob, err := m.repo.aliasOf(ctx, id, needed)
+	if err == nil && !blob.IsZero() {
+		m.mark(blob)
+	}
+	return err
 }
 
 // aliasOf returns the blob that an alias names, zero where there is none. Where the
@@ -262,7 +289,9 @@ func (r *Repo) aliasOf(ctx context.Context, id image.DiffID, needed bool) (image
 
 // leased spares the ids of leases, and what they reach as far as it is there: a
 // push relies on what it has asked for, and others may have let that name more.
+// What was spared before is found out anew: an alias may name another blob by now.
 func (m *reach) leased(ctx context.Context, ids map[image.Digest]bool) error {
+	m.spared = map[image.Digest]bool{}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(lookups)
 	for id := range ids {

@@ -123,7 +123,7 @@ func (s *session) Hold(ctx context.Context, index image.Digest, manifests []imag
 	if _, err := s.rely(ctx, append(slices.Clone(manifests), index)); err != nil {
 		return err
 	}
-	return s.whileAlive(ctx, func() error { return s.Repo.Hold(ctx, index, manifests) })
+	return s.whileAlive(ctx, func() error { return s.hold(ctx, index, manifests, s.relyOnAll) })
 }
 
 // Tag implements remote.Target.

@@ -133,8 +133,14 @@ func (r *Repo) Held(ctx context.Context, index image.Digest) ([]image.Digest, er
 
 // Hold marks manifests of an index, each once everything that it needs is there.
 func (r *Repo) Hold(ctx context.Context, index image.Digest, manifests []image.Digest) error {
+	return r.hold(ctx, index, manifests, nil)
+}
+
+// hold is Hold; rely is as in tag: a mark makes an index that a tag names need the
+// manifest, and all that this needs.
+func (r *Repo) hold(ctx context.Context, index image.Digest, manifests []image.Digest, rely relier) error {
 	for _, id := range manifests {
-		if _, _, _, err := r.whole(ctx, id); err != nil {
+		if _, _, _, err := r.reliable(ctx, id, rely); err != nil {
 			return err
 		}
 		if err := r.putSmall(r.guarded(ctx), entryKey(index, heldBase+id.Hex()), nil); err != nil {

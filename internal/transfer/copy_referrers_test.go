@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -216,29 +217,130 @@ func TestCopyMembers(t *testing.T) {
 	}
 }
 
-// TestCopyReferrerDamaged: an image does not get its tag without what refers to it, unless that was taken back.
-func TestCopyReferrerDamaged(t *testing.T) {
-	a := newAttached(t)
-	images := []CopyImage{{Source: reference(t, "team/app:1"), Target: reference(t, "team/app:1")}}
-	if err := a.store.Delete(t.Context(), "images/"+a.sig.ID.Hex()+"/json"); err != nil {
+// TestCopyReferrerLeftOut: what refers to an image and cannot be copied does not keep the image from it. It is told, unless
+// it was taken back.
+func TestCopyReferrerLeftOut(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, a *attached) image.Digest{
+		"missing": func(t *testing.T, a *attached) image.Digest {
+			if err := a.store.Delete(t.Context(), "images/"+a.sig.ID.Hex()+"/json"); err != nil {
+				t.Fatal(err)
+			}
+			return a.sig.ID
+		},
+		"damaged": func(t *testing.T, a *attached) image.Digest {
+			putTo(t, a.store, "images/"+image.DigestOf(a.sig.Layer).Hex()+"/blob", bytes.Repeat([]byte("x"), len(a.sig.Layer)))
+			return a.sig.ID
+		},
+		"points outside": func(t *testing.T, a *attached) image.Digest {
+			return a.plant(t, bytes.Replace(a.sig.Manifest, []byte(`"layers":[{`), []byte(`"layers":[{"urls":["https://example.com/"],`), 1))
+		},
+		"no image": func(t *testing.T, a *attached) image.Digest {
+			return a.plant(t, bytes.Replace(a.sig.Manifest, []byte(`"layers":[{`), []byte(`"layers":[7,{`), 1))
+		},
+		"read in two ways": func(t *testing.T, a *attached) image.Digest {
+			return a.plant(t, bytes.Replace(a.sig.Manifest, []byte(`"layers":`), []byte(`"Subject":{},"layers":`), 1))
+		},
+		"its config, too": func(t *testing.T, a *attached) image.Digest {
+			config := []byte(`{"Layers":[]}`)
+			putTo(t, a.store, "images/"+image.DigestOf(config).Hex()+"/json", config)
+			doc := strings.Replace(string(a.sig.Manifest), image.DigestOf(remotetest.EmptyConfig).String(), image.DigestOf(config).String(), 1)
+			return a.plant(t, []byte(strings.Replace(doc, `"size":2}`, fmt.Sprintf(`"size":%d}`, len(config)), 1)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAttached(t)
+			id := spoil(t, a)
+			images := []CopyImage{{Source: reference(t, "team/app:1"), Target: reference(t, "team/app:1")}}
+			want := map[*remotetest.Artifact][]byte{&a.sig: a.img.Manifest(), &a.sbom: a.img.Manifest(), &a.chain: a.sbom.Manifest}
+			if id == a.sig.ID {
+				delete(want, &a.sig)
+			}
+			s, told := mem.New(), &noted{}
+			done, err := Copy(t.Context(), a.repo, remoteOn(t, s, codec.LZ4), images, CopyOptions{Options: Options{Progress: told}})
+			if err != nil || len(below(t, s, "repositories/")) != 1 || done.Images[0].Referrers != len(want) {
+				t.Errorf("%+v, %v", done, err)
+			}
+			checkMembers(t, s, "team/app", want)
+			if len(told.notes) != 2 || !strings.Contains(told.notes[0], id.Short()) || !strings.HasSuffix(told.notes[1], ": 1") {
+				t.Errorf("told: %q", told.notes)
+			}
+			key := "referrers/team/app/" + image.DigestOf(a.img.Manifest()).Hex() + "/" + id.Hex()
+			from := &removing{Repo: a.repo, remove: func() {
+				if err := a.store.Delete(t.Context(), key); err != nil {
+					t.Error(err)
+				}
+			}}
+			s, told = mem.New(), &noted{}
+			done, err = Copy(t.Context(), from, remoteOn(t, s, codec.LZ4), images, CopyOptions{Options: Options{Progress: told}})
+			if err != nil || len(below(t, s, "repositories/")) != 1 {
+				t.Errorf("%+v, %v", done, err)
+			}
+			if id == a.sig.ID && len(told.notes) > 0 {
+				t.Errorf("it was taken back, and told: %q", told.notes)
+			}
+		})
+	}
+}
+
+func putTo(t *testing.T, s storage.Store, key string, content []byte) {
+	t.Helper()
+	if err := s.Put(t.Context(), key, bytes.NewReader(content)); err != nil {
 		t.Fatal(err)
 	}
-	s := mem.New()
-	if _, err := Copy(t.Context(), a.repo, remoteOn(t, s, codec.LZ4), images, CopyOptions{}); !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), a.sig.ID.Hex()) {
-		t.Errorf("%v", err)
-	}
-	if tags := below(t, s, "repositories/"); len(tags) > 0 {
-		t.Errorf("tagged: %q", tags)
-	}
-	key := "referrers/team/app/" + image.DigestOf(a.img.Manifest()).Hex() + "/" + a.sig.ID.Hex()
-	from := &removing{Repo: a.repo, remove: func() {
-		if err := a.store.Delete(t.Context(), key); err != nil {
-			t.Error(err)
-		}
-	}}
-	done, err := Copy(t.Context(), from, remoteOn(t, s, codec.LZ4), images, CopyOptions{})
-	if err != nil || len(below(t, s, "repositories/")) != 1 {
+}
+
+// plant lets something refer to the image that no dogestry would have stored.
+func (a *attached) plant(t *testing.T, doc []byte) image.Digest {
+	t.Helper()
+	id := image.DigestOf(doc)
+	putTo(t, a.store, "images/"+id.Hex()+"/json", doc)
+	putTo(t, a.store, "referrers/team/app/"+image.DigestOf(a.img.Manifest()).Hex()+"/"+id.Hex(), nil)
+	return id
+}
+
+// TestCopyReferrerLies: what a source lists and does not say itself that it refers to the image is not let belong to the
+// target's repository, where nothing would ever take it away.
+func TestCopyReferrerLies(t *testing.T) {
+	a := newAttached(t)
+	manifest := a.img.Manifest()
+	// What refers to the SBOM is listed for the image, too: it comes as what it is.
+	from := &lying{a.repo, image.DigestOf(manifest), []image.Digest{a.free.ID, a.ofFree.ID, a.chain.ID, image.DigestOf(manifest), a.img.ID}}
+	s, told := mem.New(), &noted{}
+	done, err := Copy(t.Context(), from, remoteOn(t, s, codec.LZ4), []CopyImage{{Source: reference(t, "team/app:1"), Target: reference(t, "team/app:1")}},
+		CopyOptions{Options: Options{Progress: told}})
+	if err != nil || done.Images[0].Referrers != 3 {
 		t.Errorf("%+v, %v", done, err)
+	}
+	checkMembers(t, s, "team/app", map[*remotetest.Artifact][]byte{&a.sig: manifest, &a.sbom: manifest, &a.chain: a.sbom.Manifest})
+	if n := len(told.notes); n != 6 || !strings.HasSuffix(told.notes[n-1], ": 4") {
+		t.Errorf("told: %q", told.notes)
+	}
+	if tags := below(t, s, "repositories/"); len(tags) != 1 {
+		t.Errorf("tags: %q", tags)
+	}
+}
+
+// lying lists more than refers to a subject.
+type lying struct {
+	*repo.Repo
+	subject image.Digest
+	more    []image.Digest
+}
+
+func (l *lying) Referrers(ctx context.Context, repository string, subject image.Digest) iter.Seq2[image.Digest, error] {
+	return func(yield func(image.Digest, error) bool) {
+		if subject == l.subject {
+			for _, id := range l.more {
+				if !yield(id, nil) {
+					return
+				}
+			}
+		}
+		for id, err := range l.Repo.Referrers(ctx, repository, subject) {
+			if !yield(id, err) {
+				return
+			}
+		}
 	}
 }
 
@@ -269,20 +371,43 @@ func (r *removing) Referrers(ctx context.Context, repository string, subject ima
 	}
 }
 
-// TestCopyTooManyReferrers: a chain without end is refused.
+// TestCopyTooManyReferrers: of a chain without end the beginning comes, and the image.
 func TestCopyTooManyReferrers(t *testing.T) {
 	a := newAttached(t)
 	subject := a.img.Manifest()
-	for i := range longestChain + 1 {
+	for i := range longestChain + 2 {
 		next := remotetest.NewArtifact(t, fmt.Sprint("link ", i), subject)
 		if err := next.Attach(t.Context(), a.repo, "team/app"); err != nil {
 			t.Fatal(err)
 		}
 		subject = next.Manifest
 	}
-	s := mem.New()
-	_, err := Copy(t.Context(), a.repo, remoteOn(t, s, codec.LZ4), []CopyImage{{Source: reference(t, "team/app:1"), Target: reference(t, "team/app:1")}}, CopyOptions{})
-	if !fault.Is(err, fault.Refused) || len(below(t, s, "repositories/")) > 0 {
-		t.Errorf("%v, tags %q", err, below(t, s, "repositories/"))
+	s, told := mem.New(), &noted{}
+	done, err := Copy(t.Context(), a.repo, remoteOn(t, s, codec.LZ4), []CopyImage{{Source: reference(t, "team/app:1"), Target: reference(t, "team/app:1")}},
+		CopyOptions{Options: Options{Progress: told}})
+	if err != nil || len(below(t, s, "repositories/")) != 1 || done.Images[0].Referrers != longestChain+3 {
+		t.Errorf("%+v, %v, tags %q", done, err, below(t, s, "repositories/"))
+	}
+	if len(told.notes) != 1 || !strings.Contains(told.notes[0], ": 1 or more") {
+		t.Errorf("told: %q", told.notes)
+	}
+}
+
+// TestCopyMostReferrers: what is listed for one image is bounded, and told.
+func TestCopyMostReferrers(t *testing.T) {
+	a := newAttached(t)
+	var more []image.Digest
+	for i := range mostReferrers {
+		more = append(more, image.DigestOf(fmt.Append(nil, i)))
+	}
+	from := &lying{a.repo, image.DigestOf(a.img.Manifest()), more}
+	s, told := mem.New(), &noted{}
+	done, err := Copy(t.Context(), from, remoteOn(t, s, codec.LZ4), []CopyImage{{Source: reference(t, "team/app:1"), Target: reference(t, "team/app:1")}},
+		CopyOptions{Options: Options{Progress: told, DryRun: true}})
+	if err != nil || done.Images[0].Referrers != mostReferrers {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if len(told.notes) != 1 || !strings.Contains(told.notes[0], ": 1 or more") {
+		t.Errorf("told: %q", told.notes)
 	}
 }

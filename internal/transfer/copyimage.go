@@ -22,9 +22,11 @@ type copying struct {
 	image CopyImage
 	tag   func(context.Context, image.Reference, image.ID) error
 
-	member   bool // no tag's image: all of it is meant, whatever was asked for of tags
-	alone    bool // what refers to it is copied by who copies what it refers to
-	referred int  // manifests that refer to it, and were copied with it
+	member   bool                  // no tag's image: all of it is meant, whatever was asked for of tags
+	alone    bool                  // what refers to it is copied by who copies what it refers to
+	referred int                   // manifests that refer to it, and were copied with it
+	warned   map[image.Digest]bool // that refer to it, and are left out
+	toldLeft int                   // how many of them was said
 
 	id      image.ID // what the tag names at the source
 	tree    *image.Tree

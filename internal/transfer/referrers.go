@@ -2,6 +2,8 @@ package transfer
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -21,16 +23,19 @@ const (
 
 // referrers copies what refers to the image at the source, and to that in its turn:
 // signatures, SBOMs. It is done before the tag, so that whoever looks for a
-// signature finds it. They belong to the image's repository at the target.
+// signature finds it. They belong to the image's repository at the target. What
+// cannot be copied is left out, with what refers to it, and told: anybody may let
+// something refer to an image, which is not to keep the image from being copied.
 func (p *copying) referrers(ctx context.Context) error {
 	from, gives := p.from.(remote.Referred)
 	to, takes := p.to.(remote.Memberships)
 	if p.alone || !gives || !takes {
 		return ctx.Err()
 	}
-	seen := map[image.Digest]bool{}
+	copied, left := map[image.Digest]bool{}, map[image.Digest]bool{}
+	tried, more := 0, false
 	subjects := p.subjects()
-	for depth := 0; len(subjects) > 0; depth++ {
+	for depth := 0; len(subjects) > 0 && !more; depth++ {
 		var next []image.Digest
 		for _, subject := range subjects {
 			ids, err := referrersOf(ctx, from, p.image.Source.Repository, subject)
@@ -38,28 +43,66 @@ func (p *copying) referrers(ctx context.Context) error {
 				return err
 			}
 			for _, id := range ids {
-				if seen[id] {
+				if copied[id] {
 					continue
 				}
-				if len(seen) == mostReferrers || depth == longestChain {
-					return p.tooMany()
+				if tried == mostReferrers || depth == longestChain {
+					left[id], more = true, true
+					continue
 				}
-				seen[id] = true
-				next = append(next, id)
-				if err := p.refer(ctx, from, to, subject, id); err != nil {
+				tried++
+				refers, err := p.refer(ctx, from, to, subject, id)
+				switch {
+				case err != nil && notReferrer(err):
+					left[id] = true
+					p.warn(id, err)
+				case err != nil:
 					return err
+				case refers:
+					copied[id] = true
+					next = append(next, id)
 				}
+			}
+			if more {
+				break
 			}
 		}
 		subjects = next
 	}
-	p.referred = len(seen)
+	for id := range copied {
+		delete(left, id) // the source has listed it as another's, too
+	}
+	p.referred = len(copied)
+	p.tellLeft(len(left), more)
 	return ctx.Err()
 }
 
-func (p *copying) tooMany() error {
-	return fault.New(fault.Refused, "too much refers to %s in %s: more than %d manifests, or %d in a row", p.image.Source, p.o.From, mostReferrers, longestChain).
-		Advise("Remove there what is not needed.")
+// notReferrer reports whether a failure is that of one that refers to the image.
+func notReferrer(err error) bool { return ofImage(err) || errors.Is(err, image.ErrTooLarge) }
+
+// warn says, once, why something that refers to the image is left out.
+func (p *copying) warn(id image.Digest, why error) {
+	if p.warned == nil {
+		p.warned = map[image.Digest]bool{}
+	}
+	if p.warned[id] {
+		return
+	}
+	p.warned[id] = true
+	p.o.Progress.Note(fmt.Sprintf("warning: %s refers to %s, and is left out: %v", id.Short(), p.image.Source, why))
+}
+
+// tellLeft says, once, how many were left out; more says that nobody has counted them all.
+func (p *copying) tellLeft(n int, more bool) {
+	if n == 0 || n == p.toldLeft {
+		return
+	}
+	p.toldLeft = n
+	text := fmt.Sprintf("warning: left out of what refers to %s in %s: %d", p.image.Source, p.o.From, n)
+	if more {
+		text += fmt.Sprintf(" or more (at most %d are copied, and %d in a row)", mostReferrers, longestChain)
+	}
+	p.o.Progress.Note(text)
 }
 
 // referrersOf lists the referrers of one manifest.
@@ -101,26 +144,45 @@ func (p *copying) subjects() []image.Digest {
 	return []image.Digest{image.DigestOf(image.SynthesizeManifest(p.tree.Doc, remote.Ordered(p.tree.Config.DiffIDs, there)))}
 }
 
-// refer copies a manifest that refers to subject, unless that was taken back meanwhile.
-func (p *copying) refer(ctx context.Context, from remote.Referred, to remote.Memberships, subject, id image.Digest) error {
+// refer copies a manifest that refers to subject, unless that was taken back
+// meanwhile. Its error is a Refused fault where it does not refer to it, whatever
+// the source has listed: at the target it would live on its own.
+func (p *copying) refer(ctx context.Context, from remote.Referred, to remote.Memberships, subject, id image.Digest) (refers bool, err error) {
 	if p.o.DryRun {
-		return nil
+		return true, nil
 	}
 	repository := p.image.Source.Repository
 	sub := p.memberOf(to, remote.Membership{Repository: repository, Manifest: id}, p.image.Target.Repository)
 	sub.alone = true
-	err := sub.carryMember(ctx)
+	if err = sub.survey(ctx); err == nil {
+		err = sub.refersTo(subject)
+	}
+	if err == nil {
+		_, err = sub.move(ctx)
+	}
 	if err == nil || !fault.Is(err, fault.Damaged) && !fault.Is(err, fault.NotFound) {
-		return err
+		return err == nil, err
 	}
 	now, listErr := referrersOf(ctx, from, repository, subject)
 	if listErr != nil {
-		return listErr
+		return false, listErr
 	}
 	if !slices.Contains(now, id) {
-		return nil
+		return false, nil
 	}
-	return err
+	return false, err
+}
+
+// refersTo makes sure that the manifest says itself that it refers to subject.
+func (p *copying) refersTo(subject image.Digest) error {
+	about, err := image.ParseAbout(p.tree.Doc)
+	if err != nil {
+		return fault.Wrap(fault.Refused, err, "nobody knows what %s refers to", p.id.Short())
+	}
+	if about.Subject.Digest != subject {
+		return fault.New(fault.Refused, "it does not say that it refers to %s, as %s does", subject.Short(), p.o.From)
+	}
+	return nil
 }
 
 // memberOf returns a manifest on its way that no tag names.
