@@ -174,6 +174,18 @@ func storeMemory(name string) int64 {
 	return 0
 }
 
+// writeMemory returns how many bytes a remote takes for a layer that is written.
+func writeMemory(name string) int64 {
+	if !strings.HasPrefix(name, "s3://") {
+		return 0
+	}
+	memory := int64(32 << 20) // parts on their way
+	if o, err := s3.Parse(name); err == nil {
+		memory = max(memory, 2*o.PartSize)
+	}
+	return memory
+}
+
 func (a *app) openBucket(ctx context.Context, name string, _ access) (storage.Store, error) {
 	o, err := s3.Parse(name)
 	if err != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -126,7 +127,10 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 		return nil, err
 	}
 	log := a.serveLog()
-	so := server.Options{Besides: in, StoreMemory: storeMemory(name), Log: log, Damage: func(error) { metrics.Damaged() }}
+	so := server.Options{
+		Besides: in, StoreMemory: storeMemory(name), WriteMemory: writeMemory(name), MaxBlob: cmp.Or(int64(o.front.maxBlob), front.DefaultMaxBlob),
+		Log: log, Damage: func(error) { metrics.Damaged() },
+	}
 	from, closeCache := original.Remote(in), nothing
 	if o.cache.dir != "" {
 		cache, end, err := a.openCache(ctx, o.cache, name, func(line string) { log.Warn(line) })
@@ -139,6 +143,7 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 		}
 		from, closeCache, so.Besides = through, end, cachedBesides{in, through}
 		so.StoreMemory += readthrough.Memory
+		so.Cached = through.Has
 	}
 	so.From = original.New(from, original.Options{
 		Name: name, Log: a.log(), CacheDir: cacheDir(), Key: canonical(name),

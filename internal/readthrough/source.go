@@ -274,6 +274,12 @@ func (s *Source) upstream(ctx context.Context, layer remote.Layer) (remote.Layer
 	return found[0], nil
 }
 
+// Has reports whether a layer comes from the cache, so that the remote need not send it.
+func (s *Source) Has(ctx context.Context, layer remote.Layer) bool {
+	_, ok := s.cache.find(ctx, layer.Digest)
+	return ok
+}
+
 // References implements remote.Source.
 func (s *Source) References(ctx context.Context, repository string) iter.Seq2[remote.Tag, error] {
 	return s.from.References(ctx, repository)

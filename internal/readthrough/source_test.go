@@ -461,3 +461,21 @@ func cut(t testing.TB, path string) {
 	must(t, err)
 	must(t, os.Truncate(path, fi.Size()/2))
 }
+
+// TestHas: a layer comes from the cache once it was read.
+func TestHas(t *testing.T) {
+	p := newProbe(t)
+	img := pushed(t, p, "app:1", remotetest.FileLayer(t, "a", "a"))
+	from := cacheIn(t, t.TempDir(), 1<<30, nil).New(p)
+	layers, err := remote.Layers(t.Context(), p, img.DiffIDs())
+	must(t, err)
+	if from.Has(t.Context(), layers[0]) {
+		t.Error("it has what nobody has read")
+	}
+	if _, err := remotetest.Pull(t.Context(), from, remotetest.Ref(t, "app:1")); err != nil {
+		t.Fatal(err)
+	}
+	if !from.Has(t.Context(), layers[0]) {
+		t.Error("it has not what was read")
+	}
+}

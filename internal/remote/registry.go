@@ -92,6 +92,7 @@ type Uploads interface {
 	// AppendUpload writes the bytes that follow the first offset ones, which have
 	// to be there, and no others: else it is a Refused fault that wraps ErrOffset. It
 	// returns the size after it, also with an error: what was read by then may stay, in part.
+	// It refuses with ErrPieces what has come in too many pieces by then.
 	AppendUpload(ctx context.Context, id string, offset int64, r io.Reader) (size int64, err error)
 
 	// OpenUpload reads all of it, as it is now. The caller closes the reader.
@@ -100,6 +101,9 @@ type Uploads interface {
 	// RemoveUpload forgets an upload. One that is gone is no error.
 	RemoveUpload(ctx context.Context, id string) error
 }
+
+// ErrPieces is wrapped where an upload has come in too many pieces to take another one.
+var ErrPieces = errors.New("it has come in too many pieces")
 
 // ErrOffset is wrapped where bytes of an upload do not begin where the ones before end.
 var ErrOffset = errors.New("the bytes do not begin where those before end")

@@ -21,6 +21,10 @@ var _ remote.Uploads = (*Repo)(nil)
 // connection may cost. A layer of 10 GB is 320 of them.
 const pieceSize = 32 << 20
 
+// maxPieces bounds the objects of an upload besides those that are full: they are
+// listed with each request for it.
+const maxPieces = 10_000
+
 // uploadDoc is the session of an upload.
 type uploadDoc struct {
 	Repository string `json:"repository"`
@@ -124,6 +128,10 @@ func (r *Repo) AppendUpload(ctx context.Context, id string, offset int64, from i
 	}
 	if u.size != offset {
 		return u.size, r.wrongOffset(id, offset)
+	}
+	if n := int64(len(u.pieces)); n >= maxPieces+u.size/pieceSize {
+		return u.size, fault.Wrap(fault.Refused, remote.ErrPieces, "cannot add to the upload %s in %s, which has %d pieces", id, r.name, n).
+			Advise("Begin again, with larger pieces.")
 	}
 	body := bufio.NewReaderSize(from, 64<<10)
 	for size = u.size; ; {

@@ -163,8 +163,13 @@ func TestShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.stop()
+	soon, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	for { // the listener is closed soon
-		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
+		conn, err := new(net.Dialer).DialContext(soon, "tcp", strings.TrimPrefix(s.url, "http://"))
+		if soon.Err() != nil {
+			t.Error("new connections are taken")
+		}
 		if err != nil {
 			break
 		}

@@ -46,13 +46,14 @@ func (t turns) wait(ctx context.Context) (release func(), ok bool) {
 
 // turn waits a while until a request may be answered: engines that pull at once open
 // more connections than there are turns, and take no refusal lightly. Where it
-// may not, it is told to come again. A blob on its way in needs two turns, so that pushes
-// leave pulls some.
+// may not, it is told to come again. A blob on its way in or to where it stays needs two
+// turns, so that pushes leave pulls some.
 func (f *front) turn(x *exchange, r *http.Request) (release func(), ok bool) {
 	ctx, cancel := context.WithTimeout(r.Context(), f.o.Wait)
 	defer cancel()
 	endUpload := func() {}
-	if x.route == uploadRoute && r.ContentLength != 0 {
+	// An upload ends with a PUT that may be empty, and makes a blob of all that has come.
+	if x.route == uploadRoute && (r.ContentLength != 0 || r.Method == http.MethodPut) {
 		// First the one of which there are fewer: who waits for it holds no other.
 		if endUpload, ok = f.uploads.wait(ctx); !ok {
 			f.o.Metrics.refused("uploads")

@@ -83,6 +83,23 @@ func TestTurns(t *testing.T) {
 			}
 		})
 	}
+	t.Run("an empty end beside uploads", func(t *testing.T) {
+		s := start(t, Options{MaxUploads: 1, Wait: time.Millisecond}, hold)
+		first := make(chan answer, 1)
+		go func() {
+			first <- s.do(t, s.request(t, http.MethodPatch, "/v2/held/blobs/uploads/1", strings.NewReader("bytes")))
+		}()
+		<-began
+		end := func() int { return s.do(t, s.request(t, http.MethodPut, "/v2/a/blobs/uploads/2?digest=1", nil)).code }
+		if code := end(); code != http.StatusServiceUnavailable {
+			t.Errorf("%d", code)
+		}
+		goOn <- struct{}{}
+		<-first
+		if code := end(); code != http.StatusOK {
+			t.Errorf("afterwards: %d", code)
+		}
+	})
 	t.Run("a turn in time", func(t *testing.T) {
 		s := start(t, Options{MaxRequests: 1}, hold)
 		first, second := make(chan answer, 1), make(chan answer, 1)
@@ -250,7 +267,7 @@ func TestStalls(t *testing.T) {
 	// The registry may take longer than the stall, before it answers and after all
 	// of the body has come.
 	t.Run("a slow registry", func(t *testing.T) {
-		const stall = time.Second
+		const stall = 5 * time.Second
 		s := start(t, Options{Stall: stall}, func(w http.ResponseWriter, r *http.Request) {
 			if _, err := io.Copy(io.Discard, r.Body); err != nil {
 				t.Error(err)

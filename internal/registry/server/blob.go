@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -160,12 +160,11 @@ var errGone = errors.New("the client is gone")
 func (s *Server) send(c call, from io.Reader) error {
 	buffer := s.buffers.Get().(*[copyBuffer]byte)
 	defer s.buffers.Put(buffer)
+	pace := s.room.pace(leastTaken)
 	for {
 		n, err := from.Read(buffer[:])
-		if n > 0 {
-			if _, err := c.w.Write(buffer[:n]); err != nil {
-				return fmt.Errorf("%w: %w", errGone, err)
-			}
+		if err := s.write(c, buffer[:n], &pace); err != nil {
+			return err
 		}
 		if err == io.EOF {
 			return nil
@@ -174,6 +173,25 @@ func (s *Server) send(c call, from io.Reader) error {
 			return err
 		}
 	}
+}
+
+// write sends bytes to a client, and fails where it takes them too slowly while others wait.
+func (s *Server) write(c call, b []byte, pace *pace) error {
+	for len(b) > 0 {
+		n := len(b)
+		if s.room.waiting.Load() > 0 {
+			n = min(n, crowdedWrite)
+		}
+		began := time.Now()
+		if _, err := c.w.Write(b[:n]); err != nil {
+			return fmt.Errorf("%w: %w", errGone, err)
+		}
+		if pace.tooSlow(n, time.Since(began)) {
+			return errSlow
+		}
+		b = b[n:]
+	}
+	return nil
 }
 
 // sendPart sends a part of a blob, once all of it has been proved.
@@ -210,7 +228,7 @@ func (s *Server) sendPart(c call, b blob, p part) error {
 // else all before it is decoded and passed over.
 func (s *Server) openPart(ctx context.Context, repository string, layer remote.Layer, p part) (io.ReadCloser, error) {
 	if s.ranges != nil {
-		from, err := s.whenRoom(ctx, plainMemory, func() (io.ReadCloser, error) { return s.ranges.OpenRange(ctx, layer, p.offset, p.length) })
+		from, err := s.whenRoom(ctx, plainMemory+s.memoryOf(ctx, layer), func() (io.ReadCloser, error) { return s.ranges.OpenRange(ctx, layer, p.offset, p.length) })
 		if !errors.Is(err, errors.ErrUnsupported) {
 			return from, err
 		}
@@ -229,26 +247,42 @@ func (s *Server) openPart(ctx context.Context, repository string, layer remote.L
 // number of clients.
 func (s *Server) open(ctx context.Context, repository string, layer remote.Layer) (io.ReadCloser, error) {
 	memory := int64(decodedMemory)
-	if layer.Stored == layer.Size { // a hint, and so is this
+	if isPlain(layer) {
 		memory = plainMemory
 	}
-	return s.whenRoom(ctx, memory, func() (io.ReadCloser, error) {
+	return s.whenRoom(ctx, memory+s.memoryOf(ctx, layer), func() (io.ReadCloser, error) {
 		return remote.SourceOf(s.from, repository).Open(ctx, layer)
 	})
 }
 
+// isPlain reports whether a layer is stored as its own bytes, as far as its sizes and
+// the name of its object tell: sizes alone are what somebody has written down.
+func isPlain(layer remote.Layer) bool {
+	encoded := strings.HasSuffix(layer.Object, ".lz4") || strings.HasSuffix(layer.Object, ".zst")
+	return layer.Stored == layer.Size && layer.Packed.IsZero() && !encoded
+}
+
+// memoryOf returns what the store takes for a layer that is read: nothing where it
+// comes from a cache on this machine.
+func (s *Server) memoryOf(ctx context.Context, layer remote.Layer) int64 {
+	if s.storeMemory == 0 || s.cached != nil && s.cached(ctx, layer) {
+		return 0
+	}
+	return s.storeMemory
+}
+
 // whenRoom opens something that takes so many bytes, and gives them back when it is closed.
 func (s *Server) whenRoom(ctx context.Context, memory int64, open func() (io.ReadCloser, error)) (io.ReadCloser, error) {
-	memory = min(memory+s.storeMemory, maxMemory)
-	if err := s.room.Acquire(ctx, memory); err != nil {
+	release, err := s.room.take(ctx, memory)
+	if err != nil {
 		return nil, err
 	}
 	from, err := open()
 	if err != nil {
-		s.room.Release(memory)
+		release()
 		return nil, err
 	}
-	return &weighed{from, sync.OnceFunc(func() { s.room.Release(memory) })}, nil
+	return &weighed{from, release}, nil
 }
 
 // weighed gives its room back at its end.

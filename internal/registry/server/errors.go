@@ -88,11 +88,11 @@ func (s *Server) errorOf(r *http.Request, err error) *failure {
 	case fault.NotFound:
 		return &failure{status: http.StatusNotFound, code: codeManifestUnknown, message: "there is no such thing in this registry", cause: err}
 	case fault.Refused:
-		return &failure{status: http.StatusForbidden, code: codeDenied, message: err.Error(), cause: err}
+		return &failure{status: http.StatusForbidden, code: codeDenied, message: "the storage does not permit this, or what has another name is in its way; the server's log says which", cause: err}
 	case fault.Locked:
 		return &failure{status: http.StatusServiceUnavailable, code: codeUnavailable, message: "a garbage collection is about to delete what this needs; ask again in a while", retry: retryLocked, cause: err}
 	case fault.Usage:
-		return &failure{status: http.StatusBadRequest, code: codeUnsupported, message: err.Error(), cause: err}
+		return &failure{status: http.StatusBadRequest, code: codeUnsupported, message: "this makes no sense here; the server's log says why", cause: err}
 	default:
 		return &failure{status: http.StatusInternalServerError, code: codeUnknown, message: "the server cannot use its storage; its log says why", cause: err}
 	}
@@ -190,6 +190,8 @@ func (s *Server) logFailure(r *http.Request, f *failure, err error) {
 	case fault.Is(err, fault.Damaged):
 		level = slog.LevelError
 		s.damage(err)
+	case errors.Is(err, errSlow), f.status == http.StatusForbidden, f.code == codeUnsupported && f.cause != nil:
+		level = slog.LevelWarn // the client is not told why
 	case f.status >= http.StatusInternalServerError && f.status != http.StatusServiceUnavailable:
 		level = slog.LevelError
 	}

@@ -3,8 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"io"
-	"strings"
 	"sync"
 	"testing"
 )
@@ -69,41 +67,5 @@ func TestTurns(t *testing.T) {
 	wait.Wait()
 	if inside != 20 || len(turns.taken) > 0 {
 		t.Errorf("%d had their turn, and %d are left", inside, len(turns.taken))
-	}
-}
-
-// TestRoom: what does not fit waits until something is closed, and room is given
-// back once, also of what could not be opened.
-func TestRoom(t *testing.T) {
-	s := New(Options{StoreMemory: maxMemory / 2})
-	nothing := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }
-	failing := func() (io.ReadCloser, error) { return nil, io.ErrUnexpectedEOF }
-	for range 10 {
-		if _, err := s.whenRoom(t.Context(), plainMemory, failing); !errors.Is(err, io.ErrUnexpectedEOF) {
-			t.Fatal(err)
-		}
-	}
-	first, err := s.whenRoom(t.Context(), plainMemory, nothing)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := s.whenRoom(ctx, plainMemory, nothing); !errors.Is(err, context.Canceled) {
-		t.Errorf("there is room for a second one: %v", err)
-	}
-	for range 2 {
-		if err := first.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	large := New(Options{StoreMemory: 10 * maxMemory}) // one alone may take more than all
-	if one, err := large.whenRoom(t.Context(), plainMemory, nothing); err != nil {
-		t.Fatal(err)
-	} else if err := one.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if !s.room.TryAcquire(maxMemory) {
-		t.Error("room was not given back")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -131,14 +132,30 @@ func (s *Server) put(c call, to remote.Target, id image.Digest, m *pushed, ref i
 	if !ok {
 		members = s.to
 	}
+	if ref.Tag == "" {
+		return members.Add(ctx, c.repository, id)
+	}
+	belonged, err := members.Belongs(ctx, c.repository, id)
+	if err != nil {
+		return err
+	}
 	if err := members.Add(ctx, c.repository, id); err != nil {
 		return err
 	}
-	if ref.Tag == "" {
-		return nil
+	err = to.Tag(ctx, ref, id)
+	if fault.Is(err, fault.Refused) && !belonged { // else what was refused would be kept for ever
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackTime)
+		defer cancel()
+		if removed := members.Remove(ctx, c.repository, id); removed != nil {
+			s.log.Warn("a manifest that was refused stays in its repository", "repository", c.repository, "digest", id, "error", removed)
+		}
 	}
-	return to.Tag(ctx, ref, id)
+	return err
 }
+
+// takeBackTime is for taking a manifest out of a repository again, also where the
+// client has gone.
+const takeBackTime = 10 * time.Second
 
 // putImage stores a manifest, once all that it names is there. Its config came as
 // a blob, and becomes a document.
@@ -250,7 +267,7 @@ func (s *Server) deleteTag(c call) error {
 func (s *Server) untag(ctx context.Context, ref image.Reference, id image.ID) error {
 	err := s.to.Untag(ctx, ref, id)
 	if fault.Is(err, fault.Refused) {
-		return &failure{status: http.StatusConflict, code: codeDenied, message: err.Error(), cause: err}
+		return &failure{status: http.StatusConflict, code: codeDenied, message: "the tag " + ref.Tag + " has moved meanwhile: it stays", cause: err}
 	}
 	return err
 }
@@ -261,12 +278,27 @@ func (s *Server) deleteDigest(c call) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.manifestByDigest(ctx, c.repository, id); err != nil {
-		return err
+	_, unreadable := s.manifestByDigest(ctx, c.repository, id)
+	var failed *failure
+	if unreadable != nil && !fault.Is(unreadable, fault.Damaged) && (!errors.As(unreadable, &failed) || failed.code != codeManifestUnknown) {
+		return unreadable
 	}
 	tags, index, err := s.tagsOn(ctx, c.repository, id)
 	if err != nil {
 		return err
+	}
+	if unreadable != nil { // it is deleted, too, where it belongs to the repository
+		there, err := s.isMember(ctx, c.repository, id)
+		if err == nil && !there && len(tags) > 0 {
+			_, torn := s.from.Document(ctx, id) // else it is a config, and no manifest
+			there = isMissing(torn) || isDamage(torn)
+		}
+		if err != nil {
+			return err
+		}
+		if !there {
+			return noManifest()
+		}
 	}
 	if index != "" {
 		return &failure{status: http.StatusConflict, code: codeDenied, message: "the tag " + index + " is on an index that names it: delete that first"}
@@ -277,4 +309,22 @@ func (s *Server) deleteDigest(c call) error {
 		}
 	}
 	return s.to.Remove(ctx, c.repository, id)
+}
+
+// isMember reports whether a manifest was put into a repository, also where nobody
+// knows any more what it refers to.
+func (s *Server) isMember(ctx context.Context, repository string, id image.Digest) (bool, error) {
+	member, err := s.to.Belongs(ctx, repository, id)
+	if err != nil || member || s.members == nil {
+		return member, err
+	}
+	for m, err := range s.members.Members(ctx, repository) {
+		if err != nil {
+			return false, err
+		}
+		if m.Manifest == id {
+			return true, nil
+		}
+	}
+	return false, nil
 }

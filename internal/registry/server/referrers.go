@@ -82,19 +82,26 @@ func (s *Server) listReferrers(c call) error {
 }
 
 // describe returns the descriptor of a manifest, and how many bytes it has as JSON.
-// It is nil where the manifest has gone meanwhile.
+// It is nil where the manifest has gone meanwhile, or is damaged.
 func (s *Server) describe(ctx context.Context, id image.Digest) (*referrer, int, error) {
 	doc, err := s.from.Document(ctx, id)
 	if isMissing(err) {
 		s.log.Warn("what refers to a manifest is not there", "digest", id, "error", err)
 		return nil, 0, nil
 	}
+	var about *image.About
+	if err == nil {
+		if about, err = image.ParseAbout(doc); err != nil {
+			err = fault.Wrap(fault.Damaged, err, "what refers to a manifest, %s, is none itself", id.Short())
+		}
+	}
+	if isDamage(err) { // the others are no less good for that
+		s.damage(err)
+		s.log.Error("what refers to a manifest is damaged", "digest", id, "error", err)
+		return nil, 0, nil
+	}
 	if err != nil {
 		return nil, 0, err
-	}
-	about, err := image.ParseAbout(doc)
-	if err != nil {
-		return nil, 0, fault.Wrap(fault.Damaged, err, "what refers to a manifest, %s, is none itself", id.Short())
 	}
 	r := &referrer{
 		MediaType: mediaTypeOf(doc), Digest: id, Size: int64(len(doc)),

@@ -9,10 +9,10 @@ package server
 import (
 	"context"
 	"log/slog"
+	"math"
 	"net/http"
 	"sync"
-
-	"golang.org/x/sync/semaphore"
+	"time"
 
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
@@ -55,6 +55,18 @@ type Options struct {
 	// for next to nothing.
 	StoreMemory int64
 
+	// Cached reports whether a layer comes from a cache on this machine, so that the
+	// store takes nothing for it. It may be nil.
+	Cached func(ctx context.Context, layer remote.Layer) bool
+
+	// WriteMemory is what the store takes for a layer that is written, in bytes, beside
+	// what encoding it takes: so many are written at once that memory is bounded.
+	WriteMemory int64
+
+	// MaxBlob is how large a blob may be that a client pushes, in bytes, in however
+	// many requests it comes. 0 stands for any.
+	MaxBlob int64
+
 	// Damage is told of bytes that are not what their digest says. It may be nil, and
 	// may be called by several goroutines at once.
 	Damage func(error)
@@ -72,6 +84,9 @@ type Server struct {
 	log     *slog.Logger
 
 	storeMemory int64
+	writeMemory int64
+	cached      func(context.Context, remote.Layer) bool // nil where there is no cache
+	maxBlob     int64
 
 	memberships remote.Memberships // nil where there are none
 	members     remote.Members     // nil where there are none
@@ -80,8 +95,9 @@ type Server struct {
 	versions    Versions           // nil where there are none
 
 	routes  []route
-	buffers sync.Pool           // of *[copyBuffer]byte
-	room    *semaphore.Weighted // bytes, for layers on their way
+	buffers sync.Pool // of *[copyBuffer]byte
+	room    *room     // for layers on their way out
+	writing *room     // for those on their way to the store
 
 	proved  *memory[image.Digest, string]       // which object had the bytes of a layer
 	proving *turns[image.Digest]                // who reads a layer to prove it
@@ -109,20 +125,44 @@ const (
 	plainMemory   = 1 << 20
 )
 
-// copyBuffer is in how large pieces layers are sent, in bytes.
-const copyBuffer = 256 << 10
+// What layers on their way to the store may take together, in bytes, and one for
+// being encoded. What the store takes for it, and for the upload that it is read from,
+// comes to that.
+const (
+	maxWriting    = 256 << 20
+	encodedMemory = 24 << 20
+)
+
+// How long is waited for room. Those who write are so few (see --max-uploads) that
+// they may wait longer: no client likes to send a layer again.
+const (
+	roomWait    = 30 * time.Second
+	writingWait = 5 * time.Minute
+)
+
+// copyBuffer is in how large pieces layers are sent, in bytes, and crowdedWrite while
+// somebody waits: a slow client shows sooner.
+const (
+	copyBuffer   = 256 << 10
+	crowdedWrite = 32 << 10
+)
 
 // New returns a server. It does no I/O.
 func New(o Options) *Server {
 	s := &Server{
-		from: o.From, to: o.To, mirrors: o.Mirrors, damage: o.Damage, log: o.Log, storeMemory: o.StoreMemory,
+		from: o.From, to: o.To, mirrors: o.Mirrors, damage: o.Damage, log: o.Log,
+		storeMemory: o.StoreMemory, writeMemory: o.WriteMemory, cached: o.Cached, maxBlob: o.MaxBlob,
 		proved:  newMemory[image.Digest, string](maxProved),
 		proving: newTurns[image.Digest](),
 		tagged:  newMemory[taggedKey, image.ID](maxTagged),
 		reached: newMemory[image.ID, []image.Digest](maxReached),
 		by:      newMemory[memberKey, string](maxBy),
 		configs: newMemory[image.Digest, image.Digest](maxConfigs),
-		room:    semaphore.NewWeighted(maxMemory),
+		room:    newRoom(maxMemory, roomWait),
+		writing: newRoom(maxWriting, writingWait),
+	}
+	if s.maxBlob == 0 {
+		s.maxBlob = math.MaxInt64 - 1
 	}
 	s.buffers.New = func() any { return new([copyBuffer]byte) }
 	if o.Besides == nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/dogestry/dogestry/internal/fault"
@@ -45,7 +46,19 @@ func (s *Server) postUpload(c call) error {
 	if err != nil {
 		return err
 	}
+	c.w.Header().Set("OCI-Chunk-Min-Length", strconv.Itoa(minChunk))
 	return s.accepted(c, upload, 0)
+}
+
+// minChunk is what a client is asked for that sends chunks, in bytes (OCI distribution
+// specification, "Pushing a blob in chunks"). Smaller ones are taken, but not so many.
+const minChunk = 8 << 20
+
+func tooManyPieces(err error) error {
+	return &failure{
+		status: http.StatusRequestEntityTooLarge, code: codeSizeInvalid, cause: err,
+		message: "this upload has come in too many pieces: begin again, and send all of it at once, or larger chunks (OCI-Chunk-Min-Length)",
+	}
 }
 
 // mountable reports whether a blob is there, whole as far as a look tells.
@@ -155,7 +168,10 @@ func (s *Server) appendTo(c call, size int64, body io.Reader) (int64, error) {
 	if chunk != nil && chunk.offset != size {
 		return size, outOfOrder(c, size)
 	}
-	counted := &counter{r: body}
+	if most := s.maxBlob - size; most < 0 || c.r.ContentLength > most || chunk != nil && chunk.length > most {
+		return size, image.ErrTooLarge
+	}
+	counted := &counter{r: &limited{body, s.maxBlob - size}}
 	from := io.Reader(counted)
 	if chunk != nil {
 		from = io.LimitReader(counted, chunk.length)
@@ -168,6 +184,8 @@ func (s *Server) appendTo(c call, size int64, body io.Reader) (int64, error) {
 			return size, err
 		}
 		return size, outOfOrder(c, now)
+	case errors.Is(err, remote.ErrPieces):
+		return size, tooManyPieces(err)
 	case counted.err != nil:
 		return size, bodyFailure(counted.err)
 	case err != nil:
@@ -214,7 +232,7 @@ func outOfOrder(c call, size int64) error {
 // bodyFailure is about what a client sends, or does not send to its end.
 func bodyFailure(err error) error {
 	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if errors.As(err, &tooLarge) || errors.Is(err, image.ErrTooLarge) {
 		return err
 	}
 	return &failure{status: http.StatusBadRequest, code: codeBlobUploadInvalid, message: "the body of the request broke off", cause: err}
@@ -285,7 +303,10 @@ func (s *Server) finish(c call, id image.Digest, size int64) error {
 
 // take makes a blob of a body; size is -1 where it is not known.
 func (s *Server) take(c call, id image.Digest, size int64, body io.Reader) error {
-	counted := &counter{r: body}
+	if size > s.maxBlob {
+		return image.ErrTooLarge
+	}
+	counted := &counter{r: &paced{&limited{body, s.maxBlob}, s.writing.pace(leastGiven)}}
 	err := s.store(c.r.Context(), image.Descriptor{Digest: id, Size: size}, counted)
 	if err != nil && counted.err != nil {
 		return bodyFailure(counted.err)
@@ -293,9 +314,31 @@ func (s *Server) take(c call, id image.Digest, size int64, body io.Reader) error
 	return err
 }
 
+// limited is a body that fails with image.ErrTooLarge where it has more than left bytes.
+type limited struct {
+	r    io.Reader
+	left int64 // negative behind the end
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	if l.left < 0 {
+		return 0, image.ErrTooLarge
+	}
+	n, err := l.r.Read(p[:min(int64(len(p)), l.left+1)])
+	if l.left -= int64(n); l.left < 0 {
+		return n - 1, image.ErrTooLarge
+	}
+	return n, err
+}
+
 // store makes bytes a blob. What it is, a layer or a config, nobody has said yet.
 // What is there already is compared, and not written again.
 func (s *Server) store(ctx context.Context, blob image.Descriptor, from io.Reader) error {
+	release, err := s.writing.take(ctx, encodedMemory+s.storeMemory+s.writeMemory)
+	if err != nil {
+		return err
+	}
+	defer release()
 	to, end := remote.Begin(s.to, nil)
 	defer end(ctx)
 	missing, _, err := to.Missing(ctx, remote.Closure{Layers: []image.Digest{blob.Digest}})
