@@ -60,7 +60,7 @@ func Open(o Options) (*Registry, error) {
 		ClientID:   "dogestry",
 	}
 	r.client.SetUserAgent("dogestry")
-	if o.Dial != nil { // it says where tokens may come from: names are not looked up beside it
+	if o.Dial != nil || o.Seal != nil { // it says where tokens may come from: names are not looked up beside it
 		r.client.BlockedRealmPrefixes = []netip.Prefix{}
 	}
 	if o.PlainHTTP {
