@@ -287,11 +287,15 @@ func TestDial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	mu.Lock()
 	if !dialled[s.Host] || !dialled[tokens.Host] || len(dialled) != 2 {
 		t.Errorf("it dialled %v", dialled)
 	}
+	mu.Unlock()
 	for _, refused := range []string{s.Host, tokens.Host} {
+		mu.Lock()
 		allowed = func(address string) bool { return address != refused }
+		mu.Unlock()
 		if _, err := open(t, s.Host, change).Resolve(t.Context(), remotetest.Ref(t, "app:1")); !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), "sealed: "+refused) {
 			t.Errorf("%s is refused: %v", refused, err)
 		}
