@@ -48,7 +48,8 @@ type Options struct {
 
 	// Wait waits before something is tried again; nil does as time goes by.
 	Wait func(ctx context.Context, d time.Duration) error
-	// Stall is how long a download may be without a byte; 0: a minute.
+	// Stall is how long a connection may carry nothing while one of its sides waits for
+	// the rest of an answer or sends; 0: a minute.
 	Stall time.Duration
 }
 

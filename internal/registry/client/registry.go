@@ -24,6 +24,7 @@ type Registry struct {
 	o         Options
 	client    *auth.Client
 	transport *http.Transport
+	direct    http.RoundTripper // by the transport, watched
 	hints     *hints
 
 	scheme sync.Mutex // held while it is found out
@@ -50,11 +51,11 @@ func Open(o Options) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		o: o, transport: t, hints: newHints(o),
+		o: o, transport: t, direct: &watching{next: t, limit: o.Stall}, hints: newHints(o),
 		repositories: map[string]*Repository{}, homes: map[image.Digest]*Repository{}, placed: map[image.Digest]*Repository{},
 	}
 	r.client = &auth.Client{
-		Client:     &http.Client{Transport: &retrying{next: t, o: o}, CheckRedirect: redirect},
+		Client:     &http.Client{Transport: &retrying{next: r.direct, o: o}, CheckRedirect: redirect},
 		Cache:      auth.NewCache(),
 		Credential: r.credential(),
 		ClientID:   "dogestry",
@@ -132,7 +133,7 @@ func (r *Registry) findScheme(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		resp, err := r.transport.RoundTrip(req) // not again, and whatever it answers
+		resp, err := r.direct.RoundTrip(req) // not again, and whatever it answers
 		if err == nil {
 			drain(resp)
 			r.base = base
