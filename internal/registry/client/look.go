@@ -336,7 +336,7 @@ func (p *Repository) Hold(ctx context.Context, _ image.Digest, manifests []image
 		return err
 	}
 	for _, id := range manifests {
-		if _, err := p.whole(ctx, id); err != nil {
+		if _, _, err := p.whole(ctx, id); err != nil {
 			return err
 		}
 	}

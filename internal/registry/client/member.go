@@ -23,7 +23,7 @@ func (p *Repository) Add(ctx context.Context, repository string, manifest image.
 	if err := p.only(ctx, repository); err != nil {
 		return err
 	}
-	_, err := p.whole(ctx, manifest)
+	_, _, err := p.whole(ctx, manifest)
 	return err
 }
 

@@ -257,6 +257,54 @@ func putIndex(t *testing.T, host, repository, tag string, doc []byte) {
 	}
 }
 
+// TestOutside: what lets engines fetch a layer from elsewhere gets no name, also where
+// another client has put it, and goes to no other repository.
+func TestOutside(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{})
+	r, img := open(t, s.Host, func(o *client.Options) { o.Compression = client.None }), image2(t, "app")
+	push(t, r, "app:1", img)
+	media := "application/vnd.oci.image.manifest.v1+json"
+	doc := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"%s","size":%d},"layers":[`,
+		media, img.ID, len(img.Config))
+	for i, id := range img.DiffIDs() {
+		if i > 0 {
+			doc = append(doc, ',')
+		}
+		doc = fmt.Appendf(doc, `{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"%s","size":%d,"urls":["https://elsewhere.example/layer"]}`, id, len(img.Layers[i]))
+	}
+	doc = append(doc, ']', '}')
+	if err := r.In("app").PutDocument(t.Context(), doc); !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), "elsewhere.example") {
+		t.Errorf("put: %v", err)
+	}
+	proxy := registrytest.NewProxy(t, s)
+	proxy.Rule(func(req *http.Request) registrytest.Fault { // the stock one takes none
+		where := "/v2/app/manifests/"
+		if req.Method != http.MethodPut && (req.URL.Path == where+"theirs" || req.URL.Path == where+image.DigestOf(doc).String()) {
+			return registrytest.Fault{
+				Status: http.StatusOK, Body: string(doc),
+				Header: http.Header{"Content-Type": {media}, "Docker-Content-Digest": {image.DigestOf(doc).String()}},
+			}
+		}
+		return registrytest.Fault{}
+	})
+	fresh := open(t, proxy.Host, nil)
+	id, err := fresh.Resolve(t.Context(), remotetest.Ref(t, "app:theirs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"app:mine", "other:mine"} {
+		if err := fresh.Tag(t.Context(), remotetest.Ref(t, name), id); !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), "elsewhere.example") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := fresh.Resolve(t.Context(), remotetest.Ref(t, name)); !fault.Is(err, fault.NotFound) {
+			t.Errorf("%s is there: %v", name, err)
+		}
+	}
+	if found, err := fresh.In("other").Look(t.Context(), remote.Closure{Layers: img.DiffIDs()}, nil); err != nil || len(found.Layers) > 0 {
+		t.Errorf("it has brought %v, %v", found, err)
+	}
+}
+
 // TestMembers: artifacts that refer to an image are told, by the list that stands in
 // for the API where the registry has none.
 func TestMembers(t *testing.T) {

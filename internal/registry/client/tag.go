@@ -20,18 +20,21 @@ import (
 // Tag lets ref name id once all of it is there: the manifest or index itself, or, of
 // an image by its config, a manifest that is made of that and of the blobs in which
 // its layers lie. The registry looks once more when it takes it. What is in another
-// repository of the registry is mounted, or copied.
+// repository of the registry is mounted, or copied. What points outside is refused.
 func (p *Repository) Tag(ctx context.Context, ref image.Reference, id image.ID) error {
 	if err := p.check(ctx); err != nil {
 		return err
 	}
-	doc, err := p.whole(ctx, id)
+	doc, docs, err := p.whole(ctx, id)
 	var lost *remote.IncompleteError
 	if other := p.registry.home(id); errors.As(err, &lost) && other != nil && other != p {
-		if err := p.adopt(ctx, other, id); err != nil {
+		if err := p.adopt(ctx, other, ref, id); err != nil {
 			return err
 		}
-		doc, err = p.whole(ctx, id)
+		doc, docs, err = p.whole(ctx, id)
+	}
+	if err == nil { // PutDocument has refused it, but others may have stored it
+		err = remote.CheckOutside(ref.String(), docs...)
 	}
 	if err != nil {
 		return err
@@ -43,20 +46,20 @@ func (p *Repository) Tag(ctx context.Context, ref image.Reference, id image.ID) 
 	return ctx.Err()
 }
 
-// whole returns the manifest or index of an image that is there in full; else an
-// *IncompleteError.
-func (p *Repository) whole(ctx context.Context, id image.ID) ([]byte, error) {
+// whole returns the manifest or index of an image that is there in full, and all of
+// its documents; else an *IncompleteError.
+func (p *Repository) whole(ctx context.Context, id image.ID) (doc []byte, docs [][]byte, err error) {
 	tree, err := p.tree(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c, err := p.Closure(tree)
 	if err != nil {
-		return nil, p.noImage(id, err)
+		return nil, nil, p.noImage(id, err)
 	}
 	found, err := p.Look(ctx, c, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var missing remote.Closure
 	for _, id := range image.Distinct(c.Documents) {
@@ -77,12 +80,13 @@ func (p *Repository) whole(ctx context.Context, id image.ID) ([]byte, error) {
 		}
 	}
 	if !missing.Empty() {
-		return nil, &remote.IncompleteError{ID: id, Missing: missing}
+		return nil, nil, &remote.IncompleteError{ID: id, Missing: missing}
 	}
+	_, docs = tree.Documents()
 	if tree.Kind != image.ConfigKind {
-		return tree.Doc, nil
+		return tree.Doc, docs, nil
 	}
-	return p.manifestOf(tree, found.Layers), nil
+	return p.manifestOf(tree, found.Layers), docs, nil
 }
 
 // manifestOf makes the manifest of an image by its config. Where its layers are
@@ -171,9 +175,13 @@ func (p *Repository) incomplete(id image.ID, doc []byte, err error) error {
 }
 
 // adopt brings here what another repository of the registry has of an image.
-func (p *Repository) adopt(ctx context.Context, from *Repository, id image.ID) error {
+func (p *Repository) adopt(ctx context.Context, from *Repository, ref image.Reference, id image.ID) error {
 	tree, err := from.tree(ctx, id)
 	if err != nil {
+		return err
+	}
+	ids, docs := tree.Documents()
+	if err := remote.CheckOutside(ref.String(), docs...); err != nil {
 		return err
 	}
 	c, err := p.Closure(tree)
@@ -208,7 +216,6 @@ func (p *Repository) adopt(ctx context.Context, from *Repository, id image.ID) e
 	if err := g.Wait(); err != nil {
 		return orContext(ctx, err)
 	}
-	ids, docs := tree.Documents()
 	for i, doc := range docs {
 		if !slices.Contains(missing.Documents, ids[i]) {
 			continue

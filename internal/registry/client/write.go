@@ -112,7 +112,8 @@ func (c *counter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// PutDocument stores a manifest or index, and as a blob what is neither.
+// PutDocument stores a manifest or index, and as a blob what is neither. One that
+// points outside is a Refused fault.
 func (p *Repository) PutDocument(ctx context.Context, doc []byte) error {
 	if err := p.check(ctx); err != nil {
 		return err
@@ -124,6 +125,9 @@ func (p *Repository) PutDocument(ctx context.Context, doc []byte) error {
 		return fault.Wrap(fault.Other, err, "%s is no document for %s", image.DigestOf(doc).Short(), p.registry.o.Name)
 	}
 	id := image.DigestOf(doc)
+	if err := remote.CheckOutside(id.Short(), doc); err != nil {
+		return err
+	}
 	var err error
 	switch kind, _ := image.KindOf(doc); kind {
 	case image.ManifestKind, image.IndexKind:
