@@ -26,6 +26,7 @@ type Registry struct {
 	transport *http.Transport
 	direct    http.RoundTripper // by the transport, watched
 	hints     *hints
+	shelf     shelf
 
 	scheme sync.Mutex // held while it is found out
 	base   string     // "https://host" once it is known

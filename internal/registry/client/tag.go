@@ -159,7 +159,7 @@ func (p *Repository) incomplete(id image.ID, doc []byte, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, d := range lost {
-		if p.docs[d] != nil {
+		if p.remembered(d) != nil {
 			missing.Documents = append(missing.Documents, d)
 			continue
 		}
