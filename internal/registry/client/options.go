@@ -107,7 +107,7 @@ func (c Compression) encode(src io.Reader) io.ReadCloser {
 
 const (
 	defaultChunk = 8 << 20
-	mostChunk    = 64 << 20 // that a registry may ask for
+	mostChunk    = 16 << 20 // that a registry may ask for
 	defaultStall = time.Minute
 )
 

@@ -244,7 +244,7 @@ func (p *Repository) take(ctx context.Context, from *Repository, l remote.Layer)
 	if err != nil {
 		return err
 	}
-	_, _, err = p.put(ctx, r)
+	_, _, err = p.put(ctx, r, l.Stored)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return p.failure(ctx, err, "cannot store layer %s in %s", l.Digest.Short(), p.where())
 	}
