@@ -16,7 +16,8 @@ const asking = 16
 
 // Look asks for all of c, many at once. A layer is there by its diffID where it is
 // known in which blob it is compressed: from manifests and configs that were read here
-// in this run, or from what this user's pushes have compressed.
+// in this run, or from what this user's pushes have compressed. A blob of another size
+// than they say is not believed to be it.
 func (p *Repository) Look(ctx context.Context, c remote.Closure, _ map[image.Digest]remote.Layer) (*remote.Found, error) {
 	if err := p.check(ctx); err != nil {
 		return nil, err
@@ -112,6 +113,8 @@ func (p *Repository) find(ctx context.Context, id image.Digest) (remote.Layer, b
 	for _, in := range p.candidates(id) {
 		size, err := p.headBlob(ctx, in.Digest)
 		switch {
+		case err == nil && size >= 0 && in.Size >= 0 && size != in.Size:
+			continue // who said so was wrong about it
 		case err == nil:
 			return p.packedLayer(id, in, size), true, nil
 		case !isStatus(err, http.StatusNotFound):

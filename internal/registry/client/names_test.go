@@ -198,7 +198,7 @@ func TestUntagByDigest(t *testing.T) {
 			}
 			media := image.MediaTypeOf(doc, "application/vnd.oci.image.manifest.v1+json")
 			index := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":%q,"digest":"%s","size":%d}]}`, media, part, len(doc))
-			putIndex(t, s.Host, "multi", "all", index)
+			putManifest(t, s.Host, "multi", "all", index)
 			part = image.DigestOf(index)
 		}
 		if err := r.Untag(t.Context(), remotetest.Ref(t, "multi:amd64"), id("multi:amd64")); !fault.Is(err, fault.Refused) || !strings.Contains(fault.AdviceOf(err), ": all.") {
@@ -238,14 +238,14 @@ func TestUntagByDigest(t *testing.T) {
 	holds(t, r, "app:1", one)
 }
 
-// putIndex stores one as any client may.
-func putIndex(t *testing.T, host, repository, tag string, doc []byte) {
+// putManifest stores a manifest or index as any client may.
+func putManifest(t *testing.T, host, repository, tag string, doc []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+host+"/v2/"+repository+"/manifests/"+tag, bytes.NewReader(doc))
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+	req.Header.Set("Content-Type", image.MediaTypeOf(doc, ""))
 	connection := &http.Transport{DisableKeepAlives: true}
 	resp, err := connection.RoundTrip(req)
 	if err != nil {
