@@ -31,7 +31,8 @@ type Repository struct {
 	learned map[image.DiffID]packed          // what manifests and configs here say of layers
 	list    *orasremote.Repository           // nil until it is needed
 
-	survey sync.Once // of tags, for what their images have
+	survey   sync.Once // of tags, for what their images have
+	expected []string  // tags that are read first then
 }
 
 var (
@@ -40,6 +41,7 @@ var (
 	_ remote.Holder      = (*Repository)(nil)
 	_ remote.Untagger    = (*Repository)(nil)
 	_ remote.Memberships = (*Repository)(nil)
+	_ remote.Expecting   = (*Repository)(nil)
 )
 
 func newRepository(r *Registry, name string) *Repository {
