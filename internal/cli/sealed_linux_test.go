@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,6 +109,23 @@ func TestSealedContactsNothingElse(t *testing.T) {
 			t.Errorf("%q: exit code %d\n%s", args, code, stderr)
 		}
 	}
+	// A registry that names another host for its tokens, which is not even looked up.
+	l, err = n.Listen("198.18.214.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://tokens.example.test/token",service="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	})}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = registry.Serve(l) })
+	t.Cleanup(func() {
+		registry.Close()
+		serving.Wait()
+	})
+	elsewhere := "registry://" + l.Addr().String() + "?plain-http=true"
+
 	noKeys := []string{"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_EC2_METADATA_DISABLED="}
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("token"), 0o600); err != nil {
@@ -124,6 +142,7 @@ func TestSealedContactsNothingElse(t *testing.T) {
 		"web identity":     {append(noKeys, "AWS_WEB_IDENTITY_TOKEN_FILE="+token, "AWS_ROLE_ARN=arn:aws:iam::1:role/x", "AWS_REGION=eu-west-1"), e.Host, remote, "sts.eu-west-1.amazonaws.com:443"},
 		"proxy":            {[]string{"HTTP_PROXY=http://192.0.2.1:3128", "HTTPS_PROXY=http://192.0.2.1:3128"}, e.Host, remote, "192.0.2.1:3128"},
 		"proxy to engine":  {[]string{"HTTP_PROXY=http://192.0.2.1:3128"}, "tcp://192.0.2.2:2375", dir, "192.0.2.1:3128"},
+		"token service":    {nil, e.Host, elsewhere, "tokens.example.test:80 was not contacted"},
 		"ssh":              {nil, "ssh://192.0.2.2", dir, "ssh was not run"},
 	} {
 		code, stderr := inNamespace(t, n, test.host, test.env, "pull", "--sealed", test.remote, "sealed/app:1")

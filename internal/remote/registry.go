@@ -34,6 +34,22 @@ func TargetOf(to Target, repository string) Target {
 	return to
 }
 
+// Expecting is a target that is told which tags are about to be written: images that
+// they name already have likely much in common with what comes.
+type Expecting interface {
+	// Expect is such a word. It may be called at any time, by several goroutines.
+	Expect(tag string)
+}
+
+// TargetFor returns the target that an image is written to, and tells it its tag.
+func TargetFor(to Target, ref image.Reference) Target {
+	own := TargetOf(to, ref.Repository)
+	if e, ok := own.(Expecting); ok && ref.Tag != "" {
+		e.Expect(ref.Tag)
+	}
+	return own
+}
+
 // Memberships is a remote that knows what registries know besides tags: which
 // manifests a repository has, tagged or not, and which of them refer to which
 // others (docs/format.md, "What registries know besides"). Manifests are manifests

@@ -148,7 +148,7 @@ type copier struct {
 
 // copying returns an image on its way between its repositories.
 func (c *copier) copying(img CopyImage) *copying {
-	return &copying{copier: c, from: remote.SourceOf(c.from, img.Source.Repository), to: remote.TargetOf(c.to, img.Target.Repository), image: img}
+	return &copying{copier: c, from: remote.SourceOf(c.from, img.Source.Repository), to: remote.TargetFor(c.to, img.Target), image: img}
 }
 
 // each copies images one after the other, once all of them are found.

@@ -29,6 +29,9 @@ const loadPiece = 48 << 20
 // all, once, and to a containerd image store once more. It returns the layers that were sent.
 func (p *pull) load(ctx context.Context, send []image.Digest) ([]image.Digest, error) {
 	all := image.Distinct(p.order)
+	if err := p.pack(ctx, send); err != nil {
+		return nil, err
+	}
 	parts := p.parts(send)
 	has, err := p.sendAndLook(ctx, parts)
 	if err == nil && !has && len(send) < len(all) {
@@ -46,6 +49,9 @@ func (p *pull) load(ctx context.Context, send []image.Digest) ([]image.Digest, e
 		p.o.Log.Info("load failed", "image", p.id, "error", err)
 		send, p.held = all, 0
 		if err = p.cleanUp(ctx, nil); err == nil {
+			err = p.pack(ctx, send)
+		}
+		if err == nil {
 			has, err = p.sendAndLook(ctx, []part{p.whole(send)})
 		}
 		if err == nil && !has && again > 1 {
@@ -264,11 +270,12 @@ func (p *pull) feed(ctx context.Context, part part, streams map[image.Digest]*st
 	return writeErr
 }
 
-// descriptors are layers with their sizes.
+// descriptors are layers with their sizes: of one that is not sent, and not known,
+// nothing.
 func (p *pull) descriptors(ids []image.Digest) []image.Descriptor {
 	layers := make([]image.Descriptor, len(ids))
 	for i, d := range ids {
-		layers[i] = image.Descriptor{Digest: d, Size: p.sent(d).Size}
+		layers[i] = image.Descriptor{Digest: d, Size: max(0, p.sent(d).Size)}
 	}
 	return layers
 }

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
@@ -17,20 +18,20 @@ type Unpacker interface {
 	Unpacks(compression string) bool
 }
 
-// pack finds out what is sent of layers of which the remote does not know how large
-// they are before they are read, such as those of a registry: an archive says so of
-// each before its bytes. Where the engine takes it, that is what they are compressed
-// in, as it is. Else they are read once more than others.
-func (p *pull) pack(ctx context.Context) error {
-	p.packed = nil
+// pack finds out what is sent of those layers of which the remote does not know how
+// large they are before they are read, such as those of a registry: an archive says so
+// of each before its bytes. Where the engine takes it, that is what they are compressed
+// in, as it is. Else they are read once more than others. It may be called again, for
+// more of them.
+func (p *pull) pack(ctx context.Context, send []image.Digest) error {
 	as, err := p.tree.Packed()
 	if err != nil {
 		return err
 	}
 	engine, unpacks := p.to.(Unpacker)
-	for _, d := range image.Distinct(p.order) {
+	for _, d := range send {
 		l := p.layers[d]
-		if l.Size >= 0 {
+		if _, done := p.packed[d]; done || l.Size >= 0 {
 			continue
 		}
 		in, known := as[d]
@@ -42,7 +43,7 @@ func (p *pull) pack(ctx context.Context) error {
 			continue
 		}
 		if l.Size, err = p.measure(ctx, l); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", p.image.Source, err)
 		}
 		p.layers[d] = l
 	}

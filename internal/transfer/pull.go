@@ -141,10 +141,11 @@ func (p *pull) read(ctx context.Context, id image.ID) (err error) {
 	for _, l := range layers {
 		p.layers[l.Digest] = l
 	}
-	if err := p.pack(ctx); err != nil {
-		return fmt.Errorf("%s: %w", p.image.Source, err)
-	}
-	if p.to.Kind() == engine.Containerd && p.tree.Kind == image.ConfigKind {
+	p.packed = nil
+	if p.to.Kind() == engine.Containerd && p.tree.Kind == image.ConfigKind { // whose name goes by their sizes
+		if err := p.pack(ctx, image.Distinct(p.order)); err != nil {
+			return err
+		}
 		p.synthesize()
 	}
 	return nil

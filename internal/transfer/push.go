@@ -59,7 +59,7 @@ func Push(ctx context.Context, from Exporter, to remote.Target, images []PushIma
 	}
 	for i, img := range images { // all of them first: fail before anything moves
 		found := *img.found
-		own := remote.TargetOf(to, img.Target.Repository)
+		own := remote.TargetFor(to, img.Target)
 		p := &push{from: from, to: own, o: o, img: found, target: img.Target, tag: own.Tag, planned: planned}
 		if from.Kind() != engine.Containerd { // what that has of an image, blobs tell
 			if err := chosen(found.String(), o).check(found.Platform); err != nil {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -341,5 +343,65 @@ func TestRegistryIndex(t *testing.T) {
 	single := []CopyImage{{Source: image.Reference{Repository: "app", Digest: manifests[1].Digest}, Target: reference(t, "app:arm")}}
 	if _, err := Copy(t.Context(), part, three, single, CopyOptions{From: "part", To: "three"}); err != nil {
 		t.Error(err)
+	}
+}
+
+// packless is an engine that unpacks nothing in an archive, as Docker 20.10 unpacks no
+// zstd.
+type packless struct{ *counted }
+
+func (packless) Unpacks(string) bool { return false }
+
+// TestRegistryMeasures: a layer of unknown size is read to know it where it is sent,
+// and no other one.
+func TestRegistryMeasures(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{})
+	proxy := registrytest.NewProxy(t, s)
+	base, more := imageOf("app:0", "base"), imageOf("app:1", "base", "and more of it")
+	copyIn(t, more, registryAt(t, s.Host, "", client.Zstd).In("app"))
+	fake := newClassic(base)
+	e := packless{&counted{Client: fake.connect(t)}}
+	pull := func(o Options) Result {
+		t.Helper()
+		proxy.Rule(nil)
+		results, err := Pull(t.Context(), registryAt(t, proxy.Host, "", client.Zstd), e, pulls(t, "app:1"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return results[0]
+	}
+	read := func(what string, want ...string) { // how often each blob that is a layer is read
+		t.Helper()
+		times := map[string]int{}
+		for _, r := range proxy.Requests(http.MethodGet) {
+			if _, id, ok := strings.Cut(r, "/blobs/sha256:"); ok && id != strings.TrimPrefix(more.ID(), "sha256:") {
+				times[id]++
+			}
+		}
+		var got []string
+		for _, n := range times {
+			got = append(got, fmt.Sprintf("%d times", n))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+	}
+	r := pull(Options{DryRun: true})
+	read("a plan")
+	if n, _, _ := r.Moved(); n != 1 {
+		t.Errorf("a plan moves %d layers", n)
+	}
+	r = pull(Options{})
+	read("one that the engine lacks", "2 times")
+	if n, size, _ := r.Moved(); n != 1 || size != more.Layers()[1].Size() || r.ID.String() != more.ID() {
+		t.Errorf("%d layers of %d bytes moved for %s", n, size, r.ID)
+	}
+	pull(Options{})
+	read("what the engine has")
+
+	// The engine has said that it holds more than it does: all is sent.
+	e = packless{&counted{Client: newClassic().connect(t), held: func(_, all int) int { return all - 1 }}}
+	if n, _, _ := pull(Options{}).Moved(); n != 2 {
+		t.Errorf("%d layers moved, want 2", n)
 	}
 }

@@ -263,6 +263,36 @@ func TestPoisonedHints(t *testing.T) {
 	holds(t, open(t, s.Host, nil), "again:1", img)
 }
 
+// TestPoisonedManifest: what a manifest of others says of a layer is not believed where
+// the blob has not even the size that it says.
+func TestPoisonedManifest(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{})
+	r, evil := open(t, s.Host, nil), image2(t, "evil")
+	push(t, r, "app:evil", evil)
+	id, err := r.Resolve(t.Context(), remotetest.Ref(t, "app:evil"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := r.In("app").Document(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := image.ParseManifest(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := image2(t, "app")
+	if err := r.In("app").PutDocument(t.Context(), img.Config); err != nil {
+		t.Fatal(err)
+	}
+	for i := range m.Layers {
+		m.Layers[i].Size++
+	}
+	putManifest(t, s.Host, "app", "latest", image.StackManifest(img.Config, m.Layers))
+	push(t, open(t, s.Host, nil), "app:1", img)
+	holds(t, open(t, s.Host, nil), "app:1", img)
+}
+
 // TestDial: whoever gives a dialer sees every connection, that to the token server too.
 func TestDial(t *testing.T) {
 	s := registrytest.Start(t, registrytest.Options{Token: true})
@@ -287,11 +317,15 @@ func TestDial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	mu.Lock()
 	if !dialled[s.Host] || !dialled[tokens.Host] || len(dialled) != 2 {
 		t.Errorf("it dialled %v", dialled)
 	}
+	mu.Unlock()
 	for _, refused := range []string{s.Host, tokens.Host} {
+		mu.Lock()
 		allowed = func(address string) bool { return address != refused }
+		mu.Unlock()
 		if _, err := open(t, s.Host, change).Resolve(t.Context(), remotetest.Ref(t, "app:1")); !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), "sealed: "+refused) {
 			t.Errorf("%s is refused: %v", refused, err)
 		}

@@ -65,6 +65,11 @@ func (p *Repository) References(ctx context.Context, repository string) iter.Seq
 
 // tags calls yield for each tag until it has enough, which is errStop.
 func (p *Repository) tags(ctx context.Context, yield func(string) bool) error {
+	return p.pages(ctx, 0, yield)
+}
+
+// pages is tags of at most so many pages, after which it is errStop as well; 0 is all.
+func (p *Repository) pages(ctx context.Context, most int, yield func(string) bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -78,6 +83,9 @@ func (p *Repository) tags(ctx context.Context, yield func(string) bool) error {
 				if !referrersTag.MatchString(tag) && validTag(p.name, tag) && !yield(tag) {
 					return errStop
 				}
+			}
+			if most--; most == 0 {
+				return errStop
 			}
 			return nil
 		})

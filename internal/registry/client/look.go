@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -16,7 +17,8 @@ const asking = 16
 
 // Look asks for all of c, many at once. A layer is there by its diffID where it is
 // known in which blob it is compressed: from manifests and configs that were read here
-// in this run, or from what this user's pushes have compressed.
+// in this run, or from what this user's pushes have compressed. A blob of another size
+// than they say is not believed to be it.
 func (p *Repository) Look(ctx context.Context, c remote.Closure, _ map[image.Digest]remote.Layer) (*remote.Found, error) {
 	if err := p.check(ctx); err != nil {
 		return nil, err
@@ -112,6 +114,8 @@ func (p *Repository) find(ctx context.Context, id image.Digest) (remote.Layer, b
 	for _, in := range p.candidates(id) {
 		size, err := p.headBlob(ctx, in.Digest)
 		switch {
+		case err == nil && size >= 0 && in.Size >= 0 && size != in.Size:
+			continue // who said so was wrong about it
 		case err == nil:
 			return p.packedLayer(id, in, size), true, nil
 		case !isStatus(err, http.StatusNotFound):
@@ -194,37 +198,73 @@ func (p *Repository) more(ctx context.Context, lost []image.Digest, found *remot
 	return g.Wait()
 }
 
-// surveyed bounds the images that are read to learn what their layers are compressed in.
-const surveyed = 16
+// surveyed bounds the images that are read to learn what their layers are compressed
+// in, and surveyedPages those of the list of tags.
+const (
+	surveyed      = 16
+	surveyedPages = 10
+)
 
-// readTags reads manifests and configs of the last tags of the repository. It is to
-// spare bytes, and has no errors.
+// Expect says that a tag is about to be written. What it names now is read first.
+func (p *Repository) Expect(tag string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.expected) < surveyed {
+		p.expected = append(p.expected, tag)
+	}
+}
+
+// readTags reads manifests and configs of some tags of the repository: those that are
+// about to be written, `latest`, and the last ones in the order of the list's first
+// pages, which is by name and not by age. It is to spare bytes, and has no errors.
 func (p *Repository) readTags(ctx context.Context) {
+	p.mu.Lock()
+	first := append(slices.Clone(p.expected), "latest")
+	p.mu.Unlock()
 	var last []string
-	for tag, err := range p.References(ctx, p.name) {
-		if err != nil {
-			break
-		}
-		if last = append(last, tag.Reference.Tag); len(last) > surveyed {
+	_ = p.pages(ctx, surveyedPages, func(tag string) bool {
+		if last = append(last, tag); len(last) > surveyed {
 			last = last[1:]
 		}
-	}
+		return true
+	})
+	slices.Reverse(last)
+	seen := map[string]bool{}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(asking)
-	for _, tag := range last {
+	for _, tag := range append(first, last...) {
+		if seen[tag] || len(seen) == surveyed {
+			continue
+		}
+		seen[tag] = true
 		g.Go(func() error {
-			doc, err := p.get(gctx, "/manifests/"+tag)
-			if err != nil {
-				return nil
-			}
-			p.remember(image.DigestOf(doc), doc)
-			if m, err := image.ParseManifest(doc); err == nil {
-				_, _ = p.Document(gctx, m.Config.Digest)
-			}
+			p.readTag(gctx, tag)
 			return nil
 		})
 	}
 	_ = g.Wait() // nobody returns one
+}
+
+// readTag reads the manifest and config of an image, of an index those of one.
+func (p *Repository) readTag(ctx context.Context, tag string) {
+	doc, err := p.get(ctx, "/manifests/"+tag)
+	if err != nil {
+		return
+	}
+	p.remember(image.DigestOf(doc), doc)
+	if x, err := image.ParseIndex(doc); err == nil {
+		for _, c := range x.Manifests {
+			if c.Attests.IsZero() && c.Platform.OS != "unknown" {
+				if doc, err = p.Document(ctx, c.Digest); err != nil {
+					return
+				}
+				break
+			}
+		}
+	}
+	if m, err := image.ParseManifest(doc); err == nil {
+		_, _ = p.Document(ctx, m.Config.Digest)
+	}
 }
 
 // bring makes a layer that another repository of the registry has one of this, where
@@ -336,7 +376,7 @@ func (p *Repository) Hold(ctx context.Context, _ image.Digest, manifests []image
 		return err
 	}
 	for _, id := range manifests {
-		if _, err := p.whole(ctx, id); err != nil {
+		if _, _, err := p.whole(ctx, id); err != nil {
 			return err
 		}
 	}

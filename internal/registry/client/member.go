@@ -23,7 +23,7 @@ func (p *Repository) Add(ctx context.Context, repository string, manifest image.
 	if err := p.only(ctx, repository); err != nil {
 		return err
 	}
-	_, err := p.whole(ctx, manifest)
+	_, _, err := p.whole(ctx, manifest)
 	return err
 }
 
@@ -38,18 +38,18 @@ func (p *Repository) only(ctx context.Context, repository string) error {
 	return nil
 }
 
-// Remove takes a manifest out of the repository. One that a tag names stays: with it
-// the tag would go.
+// Remove takes a manifest out of the repository. One that a tag names, or an index with
+// a tag, stays: with it that would go.
 func (p *Repository) Remove(ctx context.Context, repository string, manifest image.Digest) error {
 	if err := p.only(ctx, repository); err != nil {
 		return err
 	}
-	tags, err := p.tagged(ctx, manifest)
+	tags, err := p.needing(ctx, manifest, "")
 	if err != nil {
 		return err
 	}
 	if len(tags) > 0 {
-		return fault.New(fault.Refused, "%s in %s has the tag %s", manifest.Short(), p.where(), tags[0]).
+		return fault.New(fault.Refused, "%s in %s is needed by the tag %s", manifest.Short(), p.where(), tags[0]).
 			Advise("Remove its tags first: a registry removes them with what they name.")
 	}
 	doc, err := p.get(ctx, "/manifests/"+manifest.String())

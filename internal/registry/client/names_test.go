@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -149,17 +150,18 @@ func TestLists(t *testing.T) {
 	}
 }
 
-// TestUntagByDigest: a registry that removes images only removes a tag where that is
-// the only one, and nothing else.
+// TestUntagByDigest: a registry that removes images only removes a tag where no other
+// needs what it names, and nothing else.
 func TestUntagByDigest(t *testing.T) {
 	s := registrytest.Start(t, registrytest.Options{})
 	proxy := registrytest.NewProxy(t, s)
-	proxy.Rule(func(req *http.Request) registrytest.Fault {
+	onlyByDigest := func(req *http.Request) registrytest.Fault {
 		if req.Method == http.MethodDelete && !strings.Contains(req.URL.Path, "sha256:") {
 			return registrytest.Fault{Status: http.StatusBadRequest, Body: `{"errors":[{"code":"UNSUPPORTED"}]}`}
 		}
 		return registrytest.Fault{}
-	})
+	}
+	proxy.Rule(onlyByDigest)
 	r := open(t, proxy.Host, nil)
 	one, two := image2(t, "one"), image2(t, "two")
 	push(t, r, "app:1", one)
@@ -184,6 +186,49 @@ func TestUntagByDigest(t *testing.T) {
 	holds(t, r, "app:2", two)
 	holds(t, r, "app:3", two)
 
+	// A part of an index that has a tag, or of one within such an index.
+	in := r.In("multi")
+	for _, nested := range []bool{false, true} {
+		push(t, r, "multi:amd64", one)
+		part := id("multi:amd64")
+		for range map[bool]int{false: 1, true: 2}[nested] {
+			doc, err := in.Document(t.Context(), part)
+			if err != nil {
+				t.Fatal(err)
+			}
+			media := image.MediaTypeOf(doc, "application/vnd.oci.image.manifest.v1+json")
+			index := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":%q,"digest":"%s","size":%d}]}`, media, part, len(doc))
+			putManifest(t, s.Host, "multi", "all", index)
+			part = image.DigestOf(index)
+		}
+		if err := r.Untag(t.Context(), remotetest.Ref(t, "multi:amd64"), id("multi:amd64")); !fault.Is(err, fault.Refused) || !strings.Contains(fault.AdviceOf(err), ": all.") {
+			t.Errorf("a part, nested %t: %v, %s", nested, err, fault.AdviceOf(err))
+		}
+		if err := in.(*client.Repository).Remove(t.Context(), "multi", id("multi:amd64")); !fault.Is(err, fault.Refused) {
+			t.Errorf("a part as a member, nested %t: %v", nested, err)
+		}
+		holds(t, r, "multi:amd64", one)
+		// What cannot be read may need it.
+		fresh := open(t, proxy.Host, nil)
+		proxy.Rule(func(req *http.Request) registrytest.Fault {
+			if req.Method == http.MethodDelete && strings.HasSuffix(req.URL.Path, "/amd64") {
+				return registrytest.Fault{Status: http.StatusMethodNotAllowed}
+			}
+			if req.Method == http.MethodGet && strings.HasSuffix(req.URL.Path, "/manifests/all") {
+				return registrytest.Fault{Status: http.StatusForbidden}
+			}
+			return registrytest.Fault{}
+		})
+		if err := fresh.Untag(t.Context(), remotetest.Ref(t, "multi:amd64"), id("multi:amd64")); err == nil {
+			t.Error("removed, though another tag cannot be read")
+		}
+		proxy.Rule(onlyByDigest)
+		holds(t, r, "multi:amd64", one)
+		if err := r.Untag(t.Context(), remotetest.Ref(t, "multi:all"), part); err != nil { // which no other needs
+			t.Error(err)
+		}
+	}
+
 	never := registrytest.Start(t, registrytest.Options{NoDelete: true})
 	r = open(t, never.Host, nil)
 	push(t, r, "app:1", one)
@@ -191,6 +236,73 @@ func TestUntagByDigest(t *testing.T) {
 		t.Errorf("a registry that removes nothing: %v", err)
 	}
 	holds(t, r, "app:1", one)
+}
+
+// putManifest stores a manifest or index as any client may.
+func putManifest(t *testing.T, host, repository, tag string, doc []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+host+"/v2/"+repository+"/manifests/"+tag, bytes.NewReader(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", image.MediaTypeOf(doc, ""))
+	connection := &http.Transport{DisableKeepAlives: true}
+	resp, err := connection.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		t.Fatalf("it answers %s", resp.Status)
+	}
+}
+
+// TestOutside: what lets engines fetch a layer from elsewhere gets no name, also where
+// another client has put it, and goes to no other repository.
+func TestOutside(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{})
+	r, img := open(t, s.Host, func(o *client.Options) { o.Compression = client.None }), image2(t, "app")
+	push(t, r, "app:1", img)
+	media := "application/vnd.oci.image.manifest.v1+json"
+	doc := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"%s","size":%d},"layers":[`,
+		media, img.ID, len(img.Config))
+	for i, id := range img.DiffIDs() {
+		if i > 0 {
+			doc = append(doc, ',')
+		}
+		doc = fmt.Appendf(doc, `{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"%s","size":%d,"urls":["https://elsewhere.example/layer"]}`, id, len(img.Layers[i]))
+	}
+	doc = append(doc, ']', '}')
+	if err := r.In("app").PutDocument(t.Context(), doc); !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), "elsewhere.example") {
+		t.Errorf("put: %v", err)
+	}
+	proxy := registrytest.NewProxy(t, s)
+	proxy.Rule(func(req *http.Request) registrytest.Fault { // the stock one takes none
+		where := "/v2/app/manifests/"
+		if req.Method != http.MethodPut && (req.URL.Path == where+"theirs" || req.URL.Path == where+image.DigestOf(doc).String()) {
+			return registrytest.Fault{
+				Status: http.StatusOK, Body: string(doc),
+				Header: http.Header{"Content-Type": {media}, "Docker-Content-Digest": {image.DigestOf(doc).String()}},
+			}
+		}
+		return registrytest.Fault{}
+	})
+	fresh := open(t, proxy.Host, nil)
+	id, err := fresh.Resolve(t.Context(), remotetest.Ref(t, "app:theirs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"app:mine", "other:mine"} {
+		if err := fresh.Tag(t.Context(), remotetest.Ref(t, name), id); !fault.Is(err, fault.Refused) || !strings.Contains(err.Error(), "elsewhere.example") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := fresh.Resolve(t.Context(), remotetest.Ref(t, name)); !fault.Is(err, fault.NotFound) {
+			t.Errorf("%s is there: %v", name, err)
+		}
+	}
+	if found, err := fresh.In("other").Look(t.Context(), remote.Closure{Layers: img.DiffIDs()}, nil); err != nil || len(found.Layers) > 0 {
+		t.Errorf("it has brought %v, %v", found, err)
+	}
 }
 
 // TestMembers: artifacts that refer to an image are told, by the list that stands in

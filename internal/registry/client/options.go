@@ -48,7 +48,8 @@ type Options struct {
 
 	// Wait waits before something is tried again; nil does as time goes by.
 	Wait func(ctx context.Context, d time.Duration) error
-	// Stall is how long a download may be without a byte; 0: a minute.
+	// Stall is how long a connection may carry nothing while one of its sides waits for
+	// the rest of an answer or sends; 0: a minute.
 	Stall time.Duration
 }
 
@@ -106,7 +107,7 @@ func (c Compression) encode(src io.Reader) io.ReadCloser {
 
 const (
 	defaultChunk = 8 << 20
-	mostChunk    = 64 << 20 // that a registry may ask for
+	mostChunk    = 16 << 20 // that a registry may ask for
 	defaultStall = time.Minute
 )
 

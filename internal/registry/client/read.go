@@ -7,10 +7,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/dogestry/dogestry/internal/codec"
-	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
 )
@@ -125,25 +123,21 @@ type download struct {
 	end        context.CancelFunc // of all requests
 	id         image.Digest
 
-	at     int64 // bytes that came
-	size   int64 // of the blob, -1 where the registry does not say
-	body   io.ReadCloser
-	cancel context.CancelFunc
-	stall  *time.Timer // ends the request
-	err    error       // why no more comes
-	tries  int         // since bytes came
+	at    int64 // bytes that came
+	size  int64 // of the blob, -1 where the registry does not say
+	body  io.ReadCloser
+	err   error // why no more comes
+	tries int   // since bytes came
 }
 
 // open asks for what has not come yet.
 func (d *download) open() error {
-	ctx, cancel := context.WithCancel(d.ctx)
 	q := request{method: http.MethodGet, path: "/blobs/" + d.id.String(), header: http.Header{}}
 	if d.at > 0 {
 		q.header.Set("Range", fmt.Sprintf("bytes=%d-", d.at))
 	}
-	resp, err := d.repository.do(ctx, q)
+	resp, err := d.repository.do(d.ctx, q)
 	if err != nil {
-		cancel()
 		return err
 	}
 	skip := int64(0)
@@ -153,38 +147,25 @@ func (d *download) open() error {
 	case d.at > 0 && resp.StatusCode == http.StatusPartialContent:
 		if got := resp.Header.Get("Content-Range"); !strings.HasPrefix(got, fmt.Sprintf("bytes %d-", d.at)) {
 			resp.Body.Close()
-			cancel()
 			return errors.New("it gives another part of the blob than it was asked for")
 		}
 	case d.at > 0 && resp.StatusCode == http.StatusOK: // it knows no ranges
 		skip = d.at
 	default:
-		defer cancel()
 		return answered(resp)
 	}
-	d.body, d.cancel = resp.Body, cancel
-	d.stall = time.AfterFunc(d.repository.registry.o.Stall, cancel)
-	if _, err := io.CopyN(io.Discard, &awake{d}, skip); err != nil {
+	d.body = resp.Body
+	if _, err := io.CopyN(io.Discard, d.body, skip); err != nil {
 		d.shut()
 		return err
 	}
 	return nil
 }
 
-// awake reads the body of a request, and keeps it from being taken for stalled.
-type awake struct{ d *download }
-
-func (a *awake) Read(b []byte) (int, error) {
-	a.d.stall.Reset(a.d.repository.registry.o.Stall)
-	return a.d.body.Read(b)
-}
-
 func (d *download) shut() {
 	if d.body == nil {
 		return
 	}
-	d.stall.Stop()
-	d.cancel()
 	d.body.Close()
 	d.body = nil
 }
@@ -198,7 +179,7 @@ func (d *download) Read(b []byte) (int, error) {
 				continue
 			}
 		}
-		n, err := (&awake{d}).Read(b)
+		n, err := d.body.Read(b)
 		if n > 0 {
 			d.at, d.tries = d.at+int64(n), 0
 		}
@@ -224,9 +205,6 @@ func (d *download) again(err error) {
 		d.err = d.ctx.Err()
 		return
 	}
-	if fault.Interrupted(err) {
-		err = errStalled
-	}
 	if a := answerOf(err); a != nil || d.tries >= attempts-1 || d.size < 0 && d.at > 0 {
 		d.err = err
 		return
@@ -238,8 +216,6 @@ func (d *download) again(err error) {
 		d.err = err
 	}
 }
-
-var errStalled = errors.New("nothing has come for a while")
 
 // failed returns why the download broke off, nil where it has not.
 func (d *download) failed() error {

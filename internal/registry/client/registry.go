@@ -24,7 +24,9 @@ type Registry struct {
 	o         Options
 	client    *auth.Client
 	transport *http.Transport
+	direct    http.RoundTripper // by the transport, watched
 	hints     *hints
+	shelf     shelf
 
 	scheme sync.Mutex // held while it is found out
 	base   string     // "https://host" once it is known
@@ -50,17 +52,17 @@ func Open(o Options) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		o: o, transport: t, hints: newHints(o),
+		o: o, transport: t, direct: &watching{next: t, limit: o.Stall}, hints: newHints(o),
 		repositories: map[string]*Repository{}, homes: map[image.Digest]*Repository{}, placed: map[image.Digest]*Repository{},
 	}
 	r.client = &auth.Client{
-		Client:     &http.Client{Transport: &retrying{next: t, o: o}, CheckRedirect: redirect},
+		Client:     &http.Client{Transport: &retrying{next: r.direct, o: o}, CheckRedirect: redirect},
 		Cache:      auth.NewCache(),
 		Credential: r.credential(),
 		ClientID:   "dogestry",
 	}
 	r.client.SetUserAgent("dogestry")
-	if o.Dial != nil { // it says where tokens may come from: names are not looked up beside it
+	if o.Dial != nil || o.Seal != nil { // it says where tokens may come from: names are not looked up beside it
 		r.client.BlockedRealmPrefixes = []netip.Prefix{}
 	}
 	if o.PlainHTTP {
@@ -132,7 +134,7 @@ func (r *Registry) findScheme(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		resp, err := r.transport.RoundTrip(req) // not again, and whatever it answers
+		resp, err := r.direct.RoundTrip(req) // not again, and whatever it answers
 		if err == nil {
 			drain(resp)
 			r.base = base

@@ -26,14 +26,13 @@ type Repository struct {
 	bad      error  // no registry has such a name
 
 	mu      sync.Mutex
-	docs    map[image.Digest][]byte          // read or put in this run
-	held    int                              // their bytes
 	configs map[image.Digest]*image.Manifest // by those that name them
 	blobs   map[image.Digest]bool            // documents that are there as blobs
 	learned map[image.DiffID]packed          // what manifests and configs here say of layers
 	list    *orasremote.Repository           // nil until it is needed
 
-	survey sync.Once // of tags, for what their images have
+	survey   sync.Once // of tags, for what their images have
+	expected []string  // tags that are read first then
 }
 
 var (
@@ -42,19 +41,17 @@ var (
 	_ remote.Holder      = (*Repository)(nil)
 	_ remote.Untagger    = (*Repository)(nil)
 	_ remote.Memberships = (*Repository)(nil)
+	_ remote.Expecting   = (*Repository)(nil)
 )
 
 func newRepository(r *Registry, name string) *Repository {
 	p := &Repository{
 		registry: r, name: name,
-		docs: map[image.Digest][]byte{}, configs: map[image.Digest]*image.Manifest{}, blobs: map[image.Digest]bool{}, learned: map[image.DiffID]packed{},
+		configs: map[image.Digest]*image.Manifest{}, blobs: map[image.Digest]bool{}, learned: map[image.DiffID]packed{},
 	}
 	p.path, p.bad = r.o.pathOf(name)
 	return p
 }
-
-// mostDocs bounds the documents that a repository holds, in bytes.
-const mostDocs = 64 << 20
 
 // check is what every method begins with.
 func (p *Repository) check(ctx context.Context) error {
@@ -281,20 +278,13 @@ func (p *Repository) damaged(what string, id image.Digest, cause error) error {
 }
 
 func (p *Repository) remembered(id image.Digest) []byte {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.docs[id]
+	return p.registry.shelf.get(p, id)
 }
 
 // remember keeps a document that is there, and what it says of layers.
 func (p *Repository) remember(id image.Digest, doc []byte) {
 	p.registry.settle(p, append(p.learn(id, doc), id)...)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.docs[id] == nil && p.held+len(doc) <= mostDocs {
-		p.docs[id] = doc
-		p.held += len(doc)
-	}
+	p.registry.shelf.put(p, id, doc)
 }
 
 // learn takes from a document what lies in the repository with it. A manifest and
@@ -322,9 +312,8 @@ func (p *Repository) learn(id image.Digest, doc []byte) (names []image.Digest) {
 		}
 		p.mu.Lock()
 		p.configs[m.Config.Digest] = m
-		config := p.docs[m.Config.Digest]
 		p.mu.Unlock()
-		p.pair(m, config)
+		p.pair(m, p.remembered(m.Config.Digest))
 	case image.ConfigKind:
 		p.mu.Lock()
 		m := p.configs[id]

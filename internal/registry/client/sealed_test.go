@@ -1,7 +1,9 @@
 package client
 
 import (
+	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -59,6 +61,22 @@ func TestSealed(t *testing.T) {
 		w.WriteHeader(http.StatusUnauthorized)
 	}
 	refused("token", try(sealed.Options{}), host+" was not contacted")
+	names := net.DefaultResolver // others have kept the pointer
+	preferGo, dial := names.PreferGo, names.Dial
+	names.PreferGo, names.Dial = true, func(context.Context, string, string) (net.Conn, error) {
+		asked.Add(1)
+		return nil, errors.New("no name server")
+	}
+	defer func() { names.PreferGo, names.Dial = preferGo, dial }()
+	answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://tokens.example.test/token",service="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+	refused("token service with a name", try(sealed.Options{}), "tokens.example.test:80 was not contacted")
+	answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="`+other.URL+`/token",service="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}
 	if err := try(sealed.Options{Allow: []string{host}}); errors.Is(err, sealed.ErrSealed) || asked.Load() == 0 {
 		t.Errorf("a token service that is named: %v", err)
 	}

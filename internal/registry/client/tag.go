@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"golang.org/x/sync/errgroup"
@@ -19,18 +20,21 @@ import (
 // Tag lets ref name id once all of it is there: the manifest or index itself, or, of
 // an image by its config, a manifest that is made of that and of the blobs in which
 // its layers lie. The registry looks once more when it takes it. What is in another
-// repository of the registry is mounted, or copied.
+// repository of the registry is mounted, or copied. What points outside is refused.
 func (p *Repository) Tag(ctx context.Context, ref image.Reference, id image.ID) error {
 	if err := p.check(ctx); err != nil {
 		return err
 	}
-	doc, err := p.whole(ctx, id)
+	doc, docs, err := p.whole(ctx, id)
 	var lost *remote.IncompleteError
 	if other := p.registry.home(id); errors.As(err, &lost) && other != nil && other != p {
-		if err := p.adopt(ctx, other, id); err != nil {
+		if err := p.adopt(ctx, other, ref, id); err != nil {
 			return err
 		}
-		doc, err = p.whole(ctx, id)
+		doc, docs, err = p.whole(ctx, id)
+	}
+	if err == nil { // PutDocument has refused it, but others may have stored it
+		err = remote.CheckOutside(ref.String(), docs...)
 	}
 	if err != nil {
 		return err
@@ -42,20 +46,20 @@ func (p *Repository) Tag(ctx context.Context, ref image.Reference, id image.ID) 
 	return ctx.Err()
 }
 
-// whole returns the manifest or index of an image that is there in full; else an
-// *IncompleteError.
-func (p *Repository) whole(ctx context.Context, id image.ID) ([]byte, error) {
+// whole returns the manifest or index of an image that is there in full, and all of
+// its documents; else an *IncompleteError.
+func (p *Repository) whole(ctx context.Context, id image.ID) (doc []byte, docs [][]byte, err error) {
 	tree, err := p.tree(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c, err := p.Closure(tree)
 	if err != nil {
-		return nil, p.noImage(id, err)
+		return nil, nil, p.noImage(id, err)
 	}
 	found, err := p.Look(ctx, c, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var missing remote.Closure
 	for _, id := range image.Distinct(c.Documents) {
@@ -76,12 +80,13 @@ func (p *Repository) whole(ctx context.Context, id image.ID) ([]byte, error) {
 		}
 	}
 	if !missing.Empty() {
-		return nil, &remote.IncompleteError{ID: id, Missing: missing}
+		return nil, nil, &remote.IncompleteError{ID: id, Missing: missing}
 	}
+	_, docs = tree.Documents()
 	if tree.Kind != image.ConfigKind {
-		return tree.Doc, nil
+		return tree.Doc, docs, nil
 	}
-	return p.manifestOf(tree, found.Layers), nil
+	return p.manifestOf(tree, found.Layers), docs, nil
 }
 
 // manifestOf makes the manifest of an image by its config. Where its layers are
@@ -154,7 +159,7 @@ func (p *Repository) incomplete(id image.ID, doc []byte, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, d := range lost {
-		if p.docs[d] != nil {
+		if p.remembered(d) != nil {
 			missing.Documents = append(missing.Documents, d)
 			continue
 		}
@@ -170,9 +175,13 @@ func (p *Repository) incomplete(id image.ID, doc []byte, err error) error {
 }
 
 // adopt brings here what another repository of the registry has of an image.
-func (p *Repository) adopt(ctx context.Context, from *Repository, id image.ID) error {
+func (p *Repository) adopt(ctx context.Context, from *Repository, ref image.Reference, id image.ID) error {
 	tree, err := from.tree(ctx, id)
 	if err != nil {
+		return err
+	}
+	ids, docs := tree.Documents()
+	if err := remote.CheckOutside(ref.String(), docs...); err != nil {
 		return err
 	}
 	c, err := p.Closure(tree)
@@ -207,7 +216,6 @@ func (p *Repository) adopt(ctx context.Context, from *Repository, id image.ID) e
 	if err := g.Wait(); err != nil {
 		return orContext(ctx, err)
 	}
-	ids, docs := tree.Documents()
 	for i, doc := range docs {
 		if !slices.Contains(missing.Documents, ids[i]) {
 			continue
@@ -236,7 +244,7 @@ func (p *Repository) take(ctx context.Context, from *Repository, l remote.Layer)
 	if err != nil {
 		return err
 	}
-	_, _, err = p.put(ctx, r)
+	_, _, err = p.put(ctx, r, l.Stored)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return p.failure(ctx, err, "cannot store layer %s in %s", l.Digest.Short(), p.where())
 	}
@@ -245,7 +253,7 @@ func (p *Repository) take(ctx context.Context, from *Repository, l remote.Layer)
 
 // Untag removes the tag ref while it names id, by a look just before: registries
 // know no condition. Some remove images with all their tags only; there it is refused
-// while another tag names the image.
+// while another tag names the image, or an index with it.
 func (p *Repository) Untag(ctx context.Context, ref image.Reference, id image.ID) error {
 	if err := p.check(ctx); err != nil {
 		return err
@@ -275,37 +283,39 @@ func (p *Repository) Untag(ctx context.Context, ref image.Reference, id image.ID
 	}
 	err = remove(ref.Tag)
 	if a := answerOf(err); a != nil && (a.status == http.StatusBadRequest || a.status == http.StatusMethodNotAllowed || a.has(errcode.ErrorCodeUnsupported)) {
-		others, failed := p.tagged(ctx, now)
+		others, failed := p.needing(ctx, now, ref.Tag)
 		if failed != nil {
 			return failed
 		}
-		others = slices.DeleteFunc(others, func(tag string) bool { return tag == ref.Tag })
 		if len(others) > 0 {
-			return fault.Wrap(fault.Refused, cleaned{err}, "%s removes no tag alone, and %s is named by other tags too", p.registry.o.Name, ref).
-				Advise("It also has the tags %s. What removes it removes them.", strings.Join(others[:min(len(others), 5)], ", "))
+			return fault.Wrap(fault.Refused, cleaned{err}, "%s removes no tag alone, and other tags need what %s names", p.registry.o.Name, ref).
+				Advise("They name it, or an image for several platforms that it is a part of: %s. What removes it breaks them.", strings.Join(others[:min(len(others), 5)], ", "))
 		}
 		err = remove(now.String())
 	}
 	return p.failure(ctx, err, "cannot remove %s from %s", ref, p.registry.o.Name)
 }
 
-// tagged returns the tags that name a manifest.
-func (p *Repository) tagged(ctx context.Context, id image.Digest) ([]string, error) {
+// needing returns the tags but one that name a manifest, or an index that does. It
+// fails where it cannot read all of them: what is not known may need it.
+func (p *Repository) needing(ctx context.Context, id image.Digest, but string) ([]string, error) {
 	var all []string
-	if err := p.tags(ctx, func(tag string) bool { all = append(all, tag); return true }); err != nil {
+	err := p.tags(ctx, func(tag string) bool {
+		if tag != but {
+			all = append(all, tag)
+		}
+		return true
+	})
+	if err != nil {
 		return nil, err
 	}
-	names := make([]bool, len(all))
+	needs := make([]bool, len(all))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(asking)
 	for i, tag := range all {
-		g.Go(func() error {
-			now, err := p.headManifest(gctx, tag)
-			names[i] = err == nil && now == id
-			if isStatus(err, http.StatusNotFound) {
-				return nil
-			}
-			return p.failure(gctx, err, "cannot look for %s:%s in %s", p.name, tag, p.registry.o.Name)
+		g.Go(func() (err error) {
+			needs[i], err = p.needs(gctx, tag, id)
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -313,9 +323,60 @@ func (p *Repository) tagged(ctx context.Context, id image.Digest) ([]string, err
 	}
 	var some []string
 	for i, tag := range all {
-		if names[i] {
+		if needs[i] {
 			some = append(some, tag)
 		}
 	}
 	return some, nil
 }
+
+// needs reports whether a tag names a manifest, or an index with it.
+func (p *Repository) needs(ctx context.Context, tag string, id image.Digest) (bool, error) {
+	doc, err := p.get(ctx, "/manifests/"+tag)
+	if isStatus(err, http.StatusNotFound) { // since the list
+		return false, nil
+	}
+	if err != nil {
+		return false, p.failure(ctx, err, "cannot read %s:%s in %s", p.name, tag, p.registry.o.Name)
+	}
+	if image.DigestOf(doc) == id {
+		return true, nil
+	}
+	seen := map[image.Digest]bool{}
+	var within func(doc []byte, depth int) (bool, error)
+	within = func(doc []byte, depth int) (bool, error) {
+		kind, err := image.KindOf(doc)
+		if err == nil && kind == image.ManifestKind {
+			return false, nil
+		}
+		x, err := image.ParseIndex(doc)
+		if err != nil || depth == mostNested {
+			return false, fault.New(fault.Refused, "%s:%s in %s is nothing that this version can read", p.name, tag, p.registry.o.Name).
+				Advise("It may need what is to be removed, which stays.")
+		}
+		for _, c := range x.Manifests {
+			if c.Digest == id {
+				return true, nil
+			}
+			if slices.Contains(singleTypes, c.MediaType) || seen[c.Digest] {
+				continue
+			}
+			seen[c.Digest] = true
+			doc, err := p.Document(ctx, c.Digest)
+			if err != nil {
+				return false, err
+			}
+			if found, err := within(doc, depth+1); found || err != nil {
+				return found, err
+			}
+		}
+		return false, nil
+	}
+	return within(doc, 0)
+}
+
+// singleTypes are those of manifests that have no others in them.
+var singleTypes = []string{ocispec.MediaTypeImageManifest, "application/vnd.docker.distribution.manifest.v2+json"}
+
+// mostNested bounds how deep indexes lie in each other.
+const mostNested = 8

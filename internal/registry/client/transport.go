@@ -35,7 +35,7 @@ func newTransport(o Options) (*http.Transport, error) {
 	}
 	limits := throttle.New(o.UploadLimit, o.DownloadLimit)
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialContext = limits.Dial(dial)
+	t.DialContext = limits.Dial(watchWrites(dial, o.Stall))
 	t.TLSClientConfig = trust
 	t.MaxIdleConnsPerHost, t.MaxConnsPerHost = connections, 2*connections
 	t.ReadBufferSize, t.WriteBufferSize = 64<<10, limits.Piece(64<<10)

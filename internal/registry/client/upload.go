@@ -33,15 +33,25 @@ type upload struct {
 // abandonTime is how long a registry gets to forget an upload, also after an interrupt.
 const abandonTime = 5 * time.Second
 
-// put sends all of r as one blob and publishes it once r has ended well. It returns
-// its digest and size.
-func (p *Repository) put(ctx context.Context, r io.Reader) (image.Digest, int64, error) {
-	u := &upload{repository: p, ctx: ctx, chunk: make([]byte, p.registry.o.Chunk), hash: sha256.New()}
+// newUpload returns an upload of at most so many bytes, -1 where that is not known.
+// It holds no more than it needs.
+func (p *Repository) newUpload(ctx context.Context, most int64) *upload {
+	room := int64(p.registry.o.Chunk)
+	if most >= 0 && most < room {
+		room = most + 1 // in which its end is seen
+	}
+	return &upload{repository: p, ctx: ctx, chunk: make([]byte, room), hash: sha256.New()}
+}
+
+// put sends all of r, which has at most so many bytes, -1 where that is not known, as
+// one blob and publishes it once r has ended well. It returns its digest and size.
+func (p *Repository) put(ctx context.Context, r io.Reader, most int64) (image.Digest, int64, error) {
+	u := p.newUpload(ctx, most)
 	n, err := u.fill(r)
 	if err != nil && err != io.EOF {
 		return image.Digest{}, 0, err // nothing has begun
 	}
-	if failed := u.begin(); failed != nil {
+	if failed := u.begin(err == nil); failed != nil {
 		return image.Digest{}, 0, failed
 	}
 	if err == nil && n < len(u.chunk) { // the registry wants larger chunks
@@ -105,8 +115,8 @@ func (u *upload) more(r io.Reader, n int) (int, error) {
 	return n, nil
 }
 
-// begin asks where to send the blob.
-func (u *upload) begin() error {
+// begin asks where to send the blob, and of how large chunks where it has more than one.
+func (u *upload) begin(chunks bool) error {
 	resp, err := u.repository.do(u.ctx, request{method: http.MethodPost, path: "/blobs/uploads/"})
 	if err != nil {
 		return err
@@ -118,8 +128,9 @@ func (u *upload) begin() error {
 	if u.at = location(resp); u.at == "" {
 		return errors.New("it does not say where to send a blob")
 	}
-	if least, err := strconv.Atoi(resp.Header.Get("OCI-Chunk-Min-Length")); err == nil && least > len(u.chunk) {
+	if least, err := strconv.Atoi(resp.Header.Get("OCI-Chunk-Min-Length")); chunks && err == nil && least > len(u.chunk) {
 		if least > mostChunk {
+			u.repository.breakOff(u.ctx, u.at)
 			return fmt.Errorf("it wants chunks of %d bytes or more, and %d are the most that are held", least, mostChunk)
 		}
 		u.chunk = append(u.chunk, make([]byte, least-len(u.chunk))...)

@@ -49,9 +49,12 @@ func (p *Repository) PutLayer(ctx context.Context, layer image.Descriptor, r io.
 	tar, compressed := layer.Tar()
 	var within *codec.Contents
 	var encoder io.ReadCloser
-	stream := body
+	stream, most := io.Reader(body), layer.Size
 	switch {
 	case pack:
+		if most >= 0 { // what cannot be compressed grows
+			most += most/8 + 64<<10
+		}
 		encoder = method.encode(body)
 		stream = encoder
 	case !tar || compressed: // a push or copy has to know what is in it
@@ -63,7 +66,7 @@ func (p *Repository) PutLayer(ctx context.Context, layer image.Descriptor, r io.
 			stream = head
 		}
 	}
-	id, size, err := p.put(ctx, stream)
+	id, size, err := p.put(ctx, stream, most)
 	if encoder != nil {
 		err = errors.Join(err, encoder.Close()) // before r is the caller's again
 	}
@@ -112,7 +115,8 @@ func (c *counter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// PutDocument stores a manifest or index, and as a blob what is neither.
+// PutDocument stores a manifest or index, and as a blob what is neither. One that
+// points outside is a Refused fault.
 func (p *Repository) PutDocument(ctx context.Context, doc []byte) error {
 	if err := p.check(ctx); err != nil {
 		return err
@@ -124,6 +128,9 @@ func (p *Repository) PutDocument(ctx context.Context, doc []byte) error {
 		return fault.Wrap(fault.Other, err, "%s is no document for %s", image.DigestOf(doc).Short(), p.registry.o.Name)
 	}
 	id := image.DigestOf(doc)
+	if err := remote.CheckOutside(id.Short(), doc); err != nil {
+		return err
+	}
 	var err error
 	switch kind, _ := image.KindOf(doc); kind {
 	case image.ManifestKind, image.IndexKind:
@@ -131,7 +138,7 @@ func (p *Repository) PutDocument(ctx context.Context, doc []byte) error {
 	default:
 		_, err = p.headBlob(ctx, id)
 		if isStatus(err, http.StatusNotFound) {
-			_, _, err = p.put(ctx, bytes.NewReader(doc))
+			_, _, err = p.put(ctx, bytes.NewReader(doc), int64(len(doc)))
 		}
 	}
 	if err != nil {
