@@ -133,12 +133,14 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 		if err != nil {
 			return nil, err
 		}
-		through := cache.New(in)
-		if o.writable {
-			through = cache.NewLive(in)
+		if cache != nil {
+			through := cache.New(in)
+			if o.writable {
+				through = cache.NewLive(in)
+			}
+			from, closeCache, so.Besides = through, end, cachedBesides{in, through}
+			so.StoreMemory += readthrough.Memory
 		}
-		from, closeCache, so.Besides = through, end, cachedBesides{in, through}
-		so.StoreMemory += readthrough.Memory
 	}
 	so.From = original.New(from, original.Options{
 		Name: name, Log: a.log(), CacheDir: cacheDir(), Key: canonical(name),
