@@ -96,13 +96,13 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 	if !o.front.noPage {
 		fo.Page = in.people
 	}
-	return a.beside(ctx, o.gate, func(ctx context.Context, admit func(address string)) error {
+	return a.beside(ctx, o.gate, func(ctx context.Context, proxy string, admit func(address string)) error {
 		fo.Ready = func(urls []string) {
 			for _, url := range urls {
 				_, address, _ := strings.Cut(url, "://")
 				admit(address)
 			}
-			a.printServing(name, urls)
+			a.printServing(name, urls, proxy)
 		}
 		return front.Serve(ctx, in.clients, fo)
 	})
@@ -185,11 +185,15 @@ func (a *app) serveLog() *slog.Logger {
 	return slog.New(slog.NewTextHandler(logWriter{a}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// printServing says where clients find the images.
-func (a *app) printServing(name string, urls []string) {
+// printServing says where clients find the images, and an engine the proxy, if there is one.
+func (a *app) printServing(name string, urls []string, proxy string) {
 	_, address, _ := strings.Cut(urls[0], "://")
 	if a.json {
-		a.printJSON(map[string]any{"remote": name, "address": address, "urls": urls})
+		said := map[string]any{"remote": name, "address": address, "urls": urls}
+		if proxy != "" {
+			said["proxy"] = proxy
+		}
+		a.printJSON(said)
 		return
 	}
 	for _, url := range urls {
