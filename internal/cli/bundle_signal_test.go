@@ -49,8 +49,8 @@ func TestSignalDuringExport(t *testing.T) {
 	src := noisyRemote(t)
 	server := s3test.For(t)
 	setAccount(t, server.Account)
-	bucket := "s3://" + server.Bucket(t) + "/images?endpoint=" + server.Endpoint
-	run(t, noEngine, "copy", src, bucket, "--all")
+	bucket, proxy := "s3://"+server.Bucket(t)+"/images?endpoint=", server.ProxyFor(t)
+	run(t, noEngine, "copy", src, bucket+server.Endpoint, "--all")
 	for _, c := range signalCases {
 		t.Run("pipe/"+c.signal.String(), func(t *testing.T) {
 			r, w, err := os.Pipe()
@@ -73,7 +73,8 @@ func TestSignalDuringExport(t *testing.T) {
 			if err := os.WriteFile(out, []byte("before"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			p := start(t, noEngine, "export", bucket, "app:1", "-o", out, "--limit-download=3MB")
+			proxy.SetFault(s3test.Between(2, -1, isLayer, s3test.Stall())) // the first layer comes
+			p := start(t, noEngine, "export", bucket+proxy.Endpoint, "app:1", "-o", out)
 			p.until("something is written beside it", func() bool {
 				for _, name := range files(t, dir) {
 					if info, err := os.Stat(name); err == nil && strings.HasSuffix(name, ".tmp") && info.Size() > 0 {

@@ -31,6 +31,8 @@ type cacheFlags struct {
 	dir  string
 	size byteSize
 	from string // where in the configuration dir is said, if it is
+
+	optional bool // it is for all who can use it: a file says it, and no command line
 }
 
 func (f *cacheFlags) add(c *cobra.Command) {
@@ -42,7 +44,7 @@ func (f *cacheFlags) add(c *cobra.Command) {
 // configure takes from the configuration what the command line does not say.
 func (f *cacheFlags) configure(c *cobra.Command, set *config.Config) {
 	if !c.Flags().Changed("cache") {
-		f.dir, f.from = set.Cache.Value, set.Cache.From
+		f.dir, f.from, f.optional = set.Cache.Value, set.Cache.From, set.Cache.InFile()
 	}
 	if !c.Flags().Changed("cache-size") && set.CacheSize.Value > 0 {
 		f.size = byteSize(set.CacheSize.Value)
@@ -87,6 +89,8 @@ func (a *app) readCached(ctx context.Context, f cacheFlags, name string, open fu
 	}
 	from, err := open()
 	switch {
+	case cache == nil:
+		return from, nothing, err
 	case fault.Interrupted(err), fault.Is(err, fault.Usage):
 		return nil, nil, errors.Join(err, closeCache())
 	case err != nil:
@@ -97,8 +101,18 @@ func (a *app) readCached(ctx context.Context, f cacheFlags, name string, open fu
 }
 
 // openCache opens the cache of what is read of a remote. Notify is told what people
-// should know.
+// should know. An optional one that the user has no permission to use is told and
+// passed over: it is nil then, and there is no error.
 func (a *app) openCache(ctx context.Context, f cacheFlags, name string, notify func(string)) (*readthrough.Cache, func() error, error) {
+	cache, end, err := a.mustOpenCache(ctx, f, name, notify)
+	if f.optional && errors.Is(err, storage.ErrPermission) {
+		notify(err.Error() + "; going on without it")
+		return nil, nothing, nil
+	}
+	return cache, end, err
+}
+
+func (a *app) mustOpenCache(ctx context.Context, f cacheFlags, name string, notify func(string)) (*readthrough.Cache, func() error, error) {
 	if strings.Contains(f.dir, "://") {
 		return nil, nil, f.wrong(fault.New(fault.Usage, "a cache is a directory on this machine, and no URL")) // there may be a password in it
 	}

@@ -48,7 +48,7 @@ func (a *app) check(ctx context.Context, name string, sweep bool, olderThan time
 	var both [2]storage.Store
 	for i := range both {
 		var err error
-		if both[i], err = a.openStore(ctx, name, toRead); err != nil {
+		if both[i], err = a.openStore(ctx, name, toChange); err != nil {
 			return err
 		}
 	}

@@ -82,7 +82,7 @@ func (a *app) export(ctx context.Context, images []transfer.CopyImage, e exportF
 	o.Progress, o.Log = display, a.log()
 	display.Status("reading " + o.From)
 	start := time.Now()
-	opened, err := a.openBeside(ctx, e.since, o.From, codec.LZ4)
+	opened, err := a.openBeside(ctx, e.since, o.From, toRead, codec.LZ4)
 	if err != nil {
 		return err
 	}

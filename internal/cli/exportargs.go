@@ -78,7 +78,7 @@ func (a *app) openSince(ctx context.Context, from, name string) (transfer.Since,
 	if err := checkRemote(name); err != nil {
 		return nil, err
 	}
-	base, err := a.openBeside(ctx, from, name, codec.LZ4)
+	base, err := a.openBeside(ctx, from, name, toRead, codec.LZ4)
 	if fault.Is(err, fault.NotFound) {
 		return nil, fault.Wrap(fault.NotFound, err, "--since").Advise("Name a remote, a bundle, or a list that `dogestry export --list` wrote.")
 	}

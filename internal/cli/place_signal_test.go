@@ -3,7 +3,9 @@
 package cli
 
 import (
+	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -21,14 +23,16 @@ func TestSignalDuringCopyToPlace(t *testing.T) {
 	ref := oneLayer(t, engine, 25<<20)
 	server := s3test.For(t)
 	setAccount(t, server.Account)
-	from := "s3://" + server.Bucket(t) + "/images?endpoint=" + server.Endpoint
+	bucket := "s3://" + server.Bucket(t) + "/images?endpoint="
+	from, proxy := bucket+server.Endpoint, server.ProxyFor(t)
 	run(t, engine.Host, "push", "--compression=none", from, ref)
 	for scheme := range places() {
 		for _, c := range []signalCase{signalCases[0], signalCases[2]} {
 			t.Run(scheme+" "+c.signal.String(), func(t *testing.T) {
 				dir := t.TempDir()
 				to := scheme + ":" + filepath.Join(dir, "out")
-				p := start(t, engine.Host, "copy", "--limit-download=10MB", from, to, ref)
+				proxy.SetFault(s3test.Between(3, -1, isLayer, s3test.Stall())) // the layer comes in more pieces than that
+				p := start(t, engine.Host, "copy", bucket+proxy.Endpoint, to, ref)
 				p.until("it writes the layer", func() bool {
 					for _, f := range temporaryFiles(t, dir) {
 						if info, err := os.Stat(f); err == nil && info.Size() > 100<<10 {
@@ -59,4 +63,9 @@ func TestSignalDuringCopyToPlace(t *testing.T) {
 			})
 		}
 	}
+}
+
+// isLayer matches the requests that read a layer, or a piece of one.
+func isLayer(r *http.Request) bool {
+	return s3test.Is("GetObject")(r) && strings.HasPrefix(path.Base(r.URL.Path), "layer.tar")
 }

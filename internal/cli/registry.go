@@ -90,6 +90,9 @@ func (a *app) openRegistryToRead(ctx context.Context, name string, f cacheFlags)
 	if err != nil {
 		return nil, nil, errors.Join(err, from.Close())
 	}
+	if cache == nil {
+		return from, from.Close, nil
+	}
 	return cache.NewRegistry(from), func() error { return errors.Join(closeCache(), from.Close()) }, nil
 }
 

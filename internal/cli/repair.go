@@ -14,13 +14,13 @@ const fromEngine = "engine"
 
 // openBeside opens a remote beside another one. Limits are for those of them that
 // are on a network; where neither is, they are refused as always.
-func (a *app) openBeside(ctx context.Context, other, name string, c codec.Codec) (*repo.Repo, error) {
+func (a *app) openBeside(ctx context.Context, other, name string, mode access, c codec.Codec) (*repo.Repo, error) {
 	if isDirectory(name) && other != "" && !isDirectory(other) {
 		up, down := a.uploadLimit, a.downloadLimit
 		a.uploadLimit, a.downloadLimit = 0, 0
 		defer func() { a.uploadLimit, a.downloadLimit = up, down }()
 	}
-	return a.openRemote(ctx, name, toRead, c)
+	return a.openRemote(ctx, name, mode, c)
 }
 
 // openVerified opens the remote that is verified.
@@ -28,7 +28,11 @@ func (a *app) openVerified(ctx context.Context, v verification) (remote.Remote, 
 	if isRegistry(v.name) {
 		return a.openRegistry(v.name, toRead, "")
 	}
-	return a.openBeside(ctx, v.repairFrom, v.name, v.compression)
+	mode := toRead
+	if v.repairFrom != "" {
+		mode = toChange
+	}
+	return a.openBeside(ctx, v.repairFrom, v.name, mode, v.compression)
 }
 
 func isDirectory(name string) bool {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/fault"
@@ -72,7 +74,12 @@ func TestSealedEngine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		left := n.Left()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		left, err := n.Left(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if strings.HasPrefix(version, "20.") { // it asks whether the registry is one of insecure-registries
 			left = slices.DeleteFunc(left, func(to string) bool {
 				return strings.HasPrefix(to, "a query for ") && strings.HasSuffix(to, "docker.io")

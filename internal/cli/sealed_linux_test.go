@@ -150,13 +150,13 @@ func TestSealedContactsNothingElse(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s", name, code, stderr)
 		}
 	}
-	if left := n.Left(); len(left) > 0 {
-		t.Errorf("packets left for %q", left)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if left, err := n.Left(ctx); len(left) > 0 || err != nil {
+		t.Errorf("packets left for %q, %v", left, err)
 	}
 
 	// Without the seal the same would have been seen.
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
 	for where, env := range map[string][]string{"tcp 169.254.169.254:80": noKeys, "tcp 192.0.2.1:3128": {"HTTP_PROXY=http://192.0.2.1:3128"}} {
 		cmd := within(t, n, e.Host, env, "list", remote)
 		if err := cmd.Start(); err != nil {

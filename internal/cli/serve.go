@@ -97,13 +97,13 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 	if !o.front.noPage {
 		fo.Page = in.people
 	}
-	return a.beside(ctx, o.gate, func(ctx context.Context, admit func(address string)) error {
+	return a.beside(ctx, o.gate, func(ctx context.Context, proxy string, admit func(address string)) error {
 		fo.Ready = func(urls []string) {
 			for _, url := range urls {
 				_, address, _ := strings.Cut(url, "://")
 				admit(address)
 			}
-			a.printServing(name, urls)
+			a.printServing(name, urls, proxy)
 		}
 		return front.Serve(ctx, in.clients, fo)
 	})
@@ -137,13 +137,15 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 		if err != nil {
 			return nil, err
 		}
-		through := cache.New(in)
-		if o.writable {
-			through = cache.NewLive(in)
+		if cache != nil {
+			through := cache.New(in)
+			if o.writable {
+				through = cache.NewLive(in)
+			}
+			from, closeCache, so.Besides = through, end, cachedBesides{in, through}
+			so.StoreMemory += readthrough.Memory
+			so.Cached = through.Has
 		}
-		from, closeCache, so.Besides = through, end, cachedBesides{in, through}
-		so.StoreMemory += readthrough.Memory
-		so.Cached = through.Has
 	}
 	so.From = original.New(from, original.Options{
 		Name: name, Log: a.log(), CacheDir: cacheDir(), Key: canonical(name),
@@ -188,11 +190,15 @@ func (a *app) serveLog() *slog.Logger {
 	return slog.New(slog.NewTextHandler(logWriter{a}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// printServing says where clients find the images.
-func (a *app) printServing(name string, urls []string) {
+// printServing says where clients find the images, and an engine the proxy, if there is one.
+func (a *app) printServing(name string, urls []string, proxy string) {
 	_, address, _ := strings.Cut(urls[0], "://")
 	if a.json {
-		a.printJSON(map[string]any{"remote": name, "address": address, "urls": urls})
+		said := map[string]any{"remote": name, "address": address, "urls": urls}
+		if proxy != "" {
+			said["proxy"] = proxy
+		}
+		a.printJSON(said)
 		return
 	}
 	for _, url := range urls {

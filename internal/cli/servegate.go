@@ -51,11 +51,11 @@ func (a *app) sealedMirror(registry http.Handler, mirrors []string) http.Handler
 }
 
 // beside runs serve, and where it is asked for the proxy beside it, which lets
-// clients through to the addresses that serve admits. When one of them ends, so
-// does the other.
-func (a *app) beside(ctx context.Context, g gating, serve func(ctx context.Context, admit func(address string)) error) error {
+// clients through to the addresses that serve admits. Where the proxy listens, serve
+// is told; "" is none. When one of them ends, so does the other.
+func (a *app) beside(ctx context.Context, g gating, serve func(ctx context.Context, proxy string, admit func(address string)) error) error {
 	if g.listen == "" {
-		return serve(ctx, func(string) {})
+		return serve(ctx, "", func(string) {})
 	}
 	allowed, err := sealed.New(sealed.Options{From: "--deny-proxy", Allow: g.allow})
 	if err != nil {
@@ -76,7 +76,7 @@ func (a *app) beside(ctx context.Context, g gating, serve func(ctx context.Conte
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() error {
 		defer end()
-		return serve(ctx, func(address string) { allowed.Admit("tcp", address) })
+		return serve(ctx, listener.Addr().String(), func(address string) { allowed.Admit("tcp", address) })
 	})
 	both.Go(func() error {
 		if err := sealed.NewGate(allowed, a.serveLog()).Serve(ctx, listener); err != nil {

@@ -112,7 +112,7 @@ func (a *app) verify(c *cobra.Command, v verification) error {
 		o.Mender = &transfer.Mender{From: e, To: from, Options: transfer.Options{Progress: display, Log: a.log()}}
 	default:
 		var source *repo.Repo
-		if source, err = a.openBeside(ctx, v.name, v.repairFrom, v.compression); err != nil {
+		if source, err = a.openBeside(ctx, v.name, v.repairFrom, toRead, v.compression); err != nil {
 			return err
 		}
 		o.Mender = &verify.Copier{From: source, To: from}

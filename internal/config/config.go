@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/docker/go-units"
 
@@ -53,6 +54,9 @@ type Setting[T any] struct {
 	Value T
 	From  string
 }
+
+// InFile reports whether a file says it, and not a variable.
+func (s Setting[T]) InFile() bool { return strings.Contains(s.From, ":") }
 
 // Config is what all sources together say.
 type Config struct {

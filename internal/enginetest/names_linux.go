@@ -3,49 +3,35 @@ package enginetest
 import (
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 )
 
-// names are the machine's name servers as a namespace has them: they know no name, and note for which they were asked.
+// names is the name server of a namespace: it knows no name, and notes for which it was asked.
 type names struct {
-	servers []net.PacketConn
+	server  net.PacketConn
 	running sync.WaitGroup
 }
 
-// listenForNames stands in for the name servers that programs in the namespace would ask.
-func (n *Namespace) listenForNames() error {
-	resolv, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil {
+// configureNames lets programs in the namespace ask a name server of its own, and no other way (see [Namespace.Command]).
+func (n *Namespace) configureNames() error {
+	const address = "127.0.0.1" // also where there is no resolv.conf
+	for name, content := range map[string]string{
+		"resolv.conf":   "nameserver " + address + "\n",
+		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+	} {
+		if err := os.WriteFile(filepath.Join(n.dir, name), []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	return n.within(func() (err error) {
+		n.names.server, err = net.ListenPacket("udp4", net.JoinHostPort(address, "53"))
+		if err == nil {
+			n.names.running.Go(func() { n.answer(n.names.server) })
+		}
 		return err
-	}
-	for line := range strings.Lines(string(resolv)) {
-		words := strings.Fields(line)
-		if len(words) < 2 || words[0] != "nameserver" {
-			continue
-		}
-		ip := net.ParseIP(words[1])
-		if ip.To4() == nil {
-			continue // what leaves for one of IPv6 is seen elsewhere, or cannot leave
-		}
-		if !ip.IsLoopback() {
-			_ = exec.Command("ip", "-n", filepath.Base(n.path), "addr", "add", words[1]+"/32", "dev", "lo").Run() // it may be there twice
-		}
-		err := n.within(func() error {
-			server, err := net.ListenPacket("udp4", net.JoinHostPort(words[1], "53"))
-			if err == nil {
-				n.names.servers = append(n.names.servers, server)
-				n.names.running.Go(func() { n.answer(server) })
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 // answer says of every name that there is none (RFC 1035, section 4).
@@ -74,10 +60,10 @@ func (n *Namespace) answer(server net.PacketConn) {
 	}
 }
 
-// close ends them.
+// close ends it.
 func (s *names) close() {
-	for _, server := range s.servers {
-		server.Close()
+	if s.server != nil {
+		s.server.Close()
 	}
 	s.running.Wait()
 }

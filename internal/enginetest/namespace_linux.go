@@ -20,9 +20,10 @@ import (
 )
 
 // Namespace is a network namespace of its own: a loopback device, and a way to everywhere else that leads to this process,
-// which notes each packet and answers none. Its name servers note each query, and know no name. Its methods may be called from several goroutines.
+// which notes each packet and answers none. Its name server notes each query, and knows no name. Its methods may be called from several goroutines.
 type Namespace struct {
 	path string
+	dir  string   // of the configuration of what runs in it
 	out  *os.File // what leaves
 	done chan struct{}
 
@@ -36,12 +37,25 @@ type Namespace struct {
 
 const netnsDir = "/run/netns"
 
-// NewNamespace makes a namespace for one test, which must be root's, and removes it when the test ends. See [NeedPrivate].
+// NamespacesVariable names the environment variable that makes the test fail where no namespace can be had; without it, it is
+// left out there.
+const NamespacesVariable = "DOGESTRY_TEST_NAMESPACES"
+
+// errNoNamespaces is for machines such as containers without the device or the rights.
+var errNoNamespaces = errors.New("this machine has no network namespaces with /dev/net/tun")
+
+// NewNamespace makes a namespace for one test, which must be root's, and removes it when the test ends. See [NeedPrivate] and
+// [NamespacesVariable].
 func NewNamespace(tb testing.TB) *Namespace {
 	tb.Helper()
 	NeedPrivate(tb, os.Getuid() == 0)
-	n, err := newNamespace()
-	if err != nil {
+	n, err := newNamespace(tunDevice)
+	switch {
+	case errors.Is(err, errNoNamespaces) && os.Getenv(NamespacesVariable) == "":
+		tb.Skip(err)
+	case errors.Is(err, errNoNamespaces):
+		tb.Fatalf("%s is set: %v", NamespacesVariable, err)
+	case err != nil:
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
@@ -52,27 +66,30 @@ func NewNamespace(tb testing.TB) *Namespace {
 	return n
 }
 
-func newNamespace() (n *Namespace, err error) {
-	file, err := os.CreateTemp("", "dgy-ns-") // for a name that no other process has
+const tunDevice = "/dev/net/tun"
+
+func newNamespace(tun string) (n *Namespace, err error) {
+	for _, program := range []string{"ip", "nsenter", "unshare", "mount"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return nil, fmt.Errorf("cannot make a network namespace (script/bootstrap test installs what is missing): %w", err)
+		}
+	}
+	dir, err := os.MkdirTemp("", "dgy-ns-") // its name is no other process's
 	if err != nil {
 		return nil, err
 	}
-	name := filepath.Base(file.Name())
-	err = errors.Join(file.Close(), os.Remove(file.Name()))
-	if err != nil {
-		return nil, err
-	}
+	name := filepath.Base(dir)
 	if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("cannot make a network namespace (script/bootstrap engine installs iproute2): %w: %s", err, out)
+		return nil, errors.Join(fmt.Errorf("%w: ip netns add: %w: %s", errNoNamespaces, err, out), os.RemoveAll(dir))
 	}
-	n = &Namespace{path: filepath.Join(netnsDir, name), done: make(chan struct{})}
+	n = &Namespace{path: filepath.Join(netnsDir, name), dir: dir, done: make(chan struct{})}
 	n.arrived = sync.NewCond(&n.mu)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.remove())
 		}
 	}()
-	if err := n.within(n.open); err != nil {
+	if err := n.within(func() error { return n.open(tun) }); err != nil {
 		close(n.done)
 		return n, fmt.Errorf("cannot see what leaves a network namespace: %w", err)
 	}
@@ -84,18 +101,18 @@ func newNamespace() (n *Namespace, err error) {
 			return n, fmt.Errorf("ip %s: %w: %s", args, err, out)
 		}
 	}
-	return n, n.listenForNames()
+	return n, n.configureNames()
 }
 
 // open makes the device by which everything leaves. It runs in the namespace.
-func (n *Namespace) open() error {
+func (n *Namespace) open(tun string) error {
 	// The kernel itself would send packets of IPv6 to find neighbours.
 	if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := unix.Open(tun, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return fmt.Errorf("/dev/net/tun: %w", err)
+		return fmt.Errorf("%w: %s: %w", errNoNamespaces, tun, err)
 	}
 	var request struct {
 		name  [unix.IFNAMSIZ]byte
@@ -105,7 +122,7 @@ func (n *Namespace) open() error {
 	copy(request.name[:], "out")
 	request.flags = unix.IFF_TUN | unix.IFF_NO_PI
 	if _, _, failed := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TUNSETIFF, uintptr(unsafe.Pointer(&request))); failed != 0 {
-		return errors.Join(failed, unix.Close(fd))
+		return errors.Join(fmt.Errorf("%w: %s: %w", errNoNamespaces, tun, failed), unix.Close(fd))
 	}
 	n.out = os.NewFile(uintptr(fd), "out")
 	return nil
@@ -145,12 +162,12 @@ func describe(p []byte) string {
 }
 
 // Left returns where packets went that left the namespace, and names that were asked for, each once, in the order of their
-// first ones. What was sent before it was called is in it.
-func (n *Namespace) Left() []string {
+// first ones. What was sent before it was called is in it. It fails when the context ends before, or the device is gone.
+func (n *Namespace) Left(ctx context.Context) ([]string, error) {
 	// A packet of our own comes behind all others.
 	const last = "udp 198.18.214.77:7"
-	_ = n.within(func() error {
-		c, err := net.Dial("udp", strings.TrimPrefix(last, "udp "))
+	err := n.within(func() error {
+		c, err := new(net.Dialer).DialContext(ctx, "udp", strings.TrimPrefix(last, "udp "))
 		if err != nil {
 			return err
 		}
@@ -158,24 +175,23 @@ func (n *Namespace) Left() []string {
 		_, err = c.Write([]byte("last"))
 		return err
 	})
+	if err == nil {
+		err = n.Await(ctx, last)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot tell what has left: %w", err)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for !n.ended {
-		i := slices.Index(n.left, last)
-		if i < 0 {
-			n.arrived.Wait()
-			continue
+	i := slices.Index(n.left, last)
+	n.left = slices.Delete(n.left, i, i+1)
+	var each []string
+	for _, to := range n.left {
+		if !slices.Contains(each, to) {
+			each = append(each, to)
 		}
-		n.left = slices.Delete(n.left, i, i+1)
-		var each []string
-		for _, to := range n.left {
-			if !slices.Contains(each, to) {
-				each = append(each, to)
-			}
-		}
-		return each
 	}
-	return []string{"the device is gone"}
+	return each, nil
 }
 
 // Await returns when a packet has left for where, as Left writes it.
@@ -188,17 +204,27 @@ func (n *Namespace) Await(ctx context.Context, where string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for !slices.Contains(n.left, where) {
-		if n.ended || ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return fmt.Errorf("no packet left for %s: %w", where, ctx.Err())
+		case n.ended:
+			return fmt.Errorf("no packet left for %s, and the device is gone", where)
 		}
 		n.arrived.Wait()
 	}
 	return nil
 }
 
-// Command makes a command that runs in the namespace. It keeps all else of this process's, also its mounts.
+// Command makes a command that runs in the namespace. It keeps all else of this process's, but for how names are looked up:
+// that does not depend on the machine. Its mounts are its own, and end with it.
 func (n *Namespace) Command(args ...string) []string {
-	return append([]string{"nsenter", "--net=" + n.path, "--"}, args...)
+	// Where a file is missing, the C library and Go do what these say.
+	const script = `dir=$1; shift
+		for file in resolv.conf nsswitch.conf; do
+			if [ -e "/etc/$file" ]; then mount --bind "$dir/$file" "/etc/$file" || exit; fi
+		done
+		exec "$@"`
+	return append([]string{"nsenter", "--net=" + n.path, "--", "unshare", "--mount", "--", "sh", "-c", script, "sh", n.dir}, args...)
 }
 
 // Listen listens at an address of the namespace's loopback device; what accepts connections may be anywhere.
@@ -241,5 +267,5 @@ func (n *Namespace) remove() error {
 	if out, failed := exec.Command("ip", "netns", "delete", filepath.Base(n.path)).CombinedOutput(); failed != nil {
 		err = errors.Join(err, fmt.Errorf("ip netns delete: %w: %s", failed, out))
 	}
-	return err
+	return errors.Join(err, os.RemoveAll(n.dir))
 }

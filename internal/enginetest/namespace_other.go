@@ -9,6 +9,9 @@ import (
 	"testing"
 )
 
+// NamespacesVariable is of Linux.
+const NamespacesVariable = "DOGESTRY_TEST_NAMESPACES"
+
 // Namespace is of Linux.
 type Namespace struct{}
 
@@ -19,8 +22,8 @@ func NewNamespace(tb testing.TB) *Namespace {
 	return nil
 }
 
-// Left returns nothing.
-func (*Namespace) Left() []string { return nil }
+// Left fails.
+func (*Namespace) Left(context.Context) ([]string, error) { return nil, errors.ErrUnsupported }
 
 // Await fails.
 func (*Namespace) Await(context.Context, string) error { return errors.ErrUnsupported }

@@ -187,7 +187,7 @@ func TestStall(t *testing.T) {
 	img := image2(t, "app")
 	push(t, open(t, s.Host, func(o *client.Options) { o.Compression = client.None }), "app:1", img)
 	proxy := registrytest.NewProxy(t, s)
-	r := open(t, proxy.Host, func(o *client.Options) { o.Stall = 50 * time.Millisecond })
+	r := open(t, proxy.Host, func(o *client.Options) { o.Stall = time.Second })
 	layers, err := remote.Layers(t.Context(), r.In("app"), img.DiffIDs())
 	if err != nil {
 		t.Fatal(err)

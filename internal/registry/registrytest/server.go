@@ -3,16 +3,14 @@
 package registrytest
 
 import (
-	"bytes"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,8 +40,7 @@ type Server struct {
 	CAFile string // with TLS
 	Tokens *Tokens
 
-	dir    string
-	client *http.Client
+	dir string
 }
 
 // Start runs a registry until the test ends.
@@ -60,32 +57,28 @@ func Start(t testing.TB, o Options) *Server {
 	if o.Token {
 		s.Tokens = startTokens(t, s.dir)
 	}
-	for attempt := 0; ; attempt++ { // a port that was free may be taken before the server has it
-		err := s.launch(t, binary, o)
-		if err == nil {
-			return s
-		}
-		if attempt == 5 || !strings.Contains(err.Error(), "address already in use") {
-			t.Fatal(err)
-		}
+	if err := s.launch(t, binary, o); err != nil {
+		t.Fatal(err)
 	}
+	return s
 }
 
+// startTimeout is for a busy machine; an idle one needs 0.1 s.
+const startTimeout = time.Minute
+
+// launch starts the registry, and returns when it listens. It takes a free port itself, so that no other server can have it.
 func (s *Server) launch(t testing.TB, binary string, o Options) error {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	s.Host = free.Addr().String()
 	config := filepath.Join(s.dir, "registry.yml")
-	if err := errors.Join(free.Close(), os.WriteFile(config, []byte(s.config(o)), 0o600)); err != nil {
+	if err := os.WriteFile(config, []byte(s.config(o)), 0o600); err != nil {
 		return err
 	}
-	// The shell ends the registry when this process does, however that ends.
-	cmd := exec.Command("sh", "-c", `"$@" & pid=$!; read -r _; kill -9 $pid; wait`, "sh", binary, "serve", config)
+	// The shell ends the registry when this process does, however that ends, and itself when the registry does.
+	cmd := exec.Command("sh", "-c", `exec 3<&0; "$@" 3<&- & pid=$!
+		{ read -r _; kill -9 $pid; } <&3 >/dev/null 2>&1 & reader=$!
+		wait $pid; kill $reader`, "sh", binary, "serve", config)
 	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
+	log := &output{listening: make(chan string, 1)}
+	cmd.Stdout, cmd.Stderr = log, log
 	alive, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -93,23 +86,61 @@ func (s *Server) launch(t testing.TB, binary string, o Options) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it is killed, or its log says why it ended
+		close(exited)
+	}()
 	stop := func() {
 		alive.Close()
-		_ = cmd.Wait() // it is killed
+		<-exited
 	}
-	if err := s.answers(); err != nil {
+	select {
+	case s.Host = <-log.listening:
+		t.Cleanup(stop)
+		return nil
+	case <-exited:
+		return fmt.Errorf("the registry ended at its start:\n%s", log)
+	case <-time.After(startTimeout):
 		stop()
-		return fmt.Errorf("%w\n%s", err, log.Bytes())
+		return fmt.Errorf("the registry does not listen:\n%s", log)
 	}
-	t.Cleanup(stop)
-	return nil
+}
+
+// output is what a registry has written so far.
+type output struct {
+	listening chan string // where it listens, once it says so
+
+	mu   sync.Mutex
+	text []byte
+	told bool
+}
+
+var listensAt = regexp.MustCompile(`msg="listening on ([0-9.:]+)(, tls)?"`)
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.text = append(o.text, b...); !o.told {
+		if m := listensAt.FindSubmatch(o.text); m != nil {
+			o.told = true
+			o.listening <- string(m[1])
+		}
+	}
+	return len(b), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.text)
 }
 
 func (s *Server) config(o Options) string {
 	var c strings.Builder
-	fmt.Fprintf(&c, "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n")
+	fmt.Fprintf(&c, "version: 0.1\nlog: {level: info, accesslog: {disabled: true}}\n")
 	fmt.Fprintf(&c, "storage: {filesystem: {rootdirectory: %q}, delete: {enabled: %t}}\n", s.data(), !o.NoDelete)
-	fmt.Fprintf(&c, "http:\n  addr: %q\n", s.Host)
+	fmt.Fprintf(&c, "http:\n  addr: 127.0.0.1:0\n")
 	if o.TLS {
 		fmt.Fprintf(&c, "  tls: {certificate: %q, key: %q}\n", filepath.Join(s.dir, "server.pem"), filepath.Join(s.dir, "server.key"))
 	}
@@ -125,27 +156,6 @@ func (s *Server) config(o Options) string {
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
-
-// answers waits until the registry does.
-func (s *Server) answers() error {
-	transport := &http.Transport{DisableKeepAlives: true}
-	base := "http://"
-	if s.CAFile != "" {
-		base = "https://"
-		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
-	}
-	s.client = &http.Client{Transport: transport, Timeout: 5 * time.Second}
-	var last error
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		resp, err := s.client.Get(base + s.Host + "/v2/")
-		if err == nil {
-			resp.Body.Close()
-			return nil
-		}
-		last = err
-	}
-	return fmt.Errorf("the registry does not answer: %w", last)
-}
 
 // Blob is the file in which the registry keeps a blob or manifest.
 func (s *Server) Blob(id image.Digest) string {
