@@ -121,28 +121,40 @@ func (all *flights) land(f *flight) {
 }
 
 // leave ends what join began. The last one waits for the end of the flight, which
-// is near: it is cancelled, unless all bytes have come.
+// is near: it is cancelled, unless all bytes have come. Then others may join it until
+// the layer is in the cache, so that nobody asks the remote for it in between.
 func (all *flights) leave(f *flight) {
-	all.mu.Lock()
-	f.readers--
-	last := f.readers == 0
-	if last {
-		if !f.landed {
-			f.cancel()
-		}
-		all.forgetLocked(f)
-	}
-	all.mu.Unlock()
-	if !last {
+	if !all.isLast(f) {
 		return
 	}
-	<-f.done
+	<-f.done // and nobody joins it any more
+	if all.inUse(f) {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.file != nil {
 		_ = f.file.Close()
 		f.file = nil
 	}
+}
+
+// isLast takes a reader away and reports whether there is no other now.
+func (all *flights) isLast(f *flight) bool {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	f.readers--
+	if f.readers == 0 && !f.landed {
+		f.cancel()
+		all.forgetLocked(f)
+	}
+	return f.readers == 0
+}
+
+func (all *flights) inUse(f *flight) bool {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return f.readers > 0
 }
 
 // run brings the layer into the cache.
