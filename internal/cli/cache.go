@@ -79,10 +79,6 @@ func (b *byteSize) Type() string { return "SIZE" }
 // Where that fails, what the cache has can still be had by its digest. The caller calls
 // what it returns to close the cache.
 func (a *app) readCached(ctx context.Context, f cacheFlags, name string, open func() (original.Remote, error)) (original.Remote, func() error, error) {
-	if f.dir == "" {
-		from, err := open()
-		return from, nothing, err
-	}
 	cache, closeCache, err := a.openCache(ctx, f, name, a.note)
 	if err != nil {
 		return nil, nil, err
@@ -101,9 +97,12 @@ func (a *app) readCached(ctx context.Context, f cacheFlags, name string, open fu
 }
 
 // openCache opens the cache of what is read of a remote. Notify is told what people
-// should know. An optional one that the user has no permission to use is told and
-// passed over: it is nil then, and there is no error.
+// should know. It is nil where there is none; an optional one that the user has no
+// permission to use is told, and passed over so.
 func (a *app) openCache(ctx context.Context, f cacheFlags, name string, notify func(string)) (*readthrough.Cache, func() error, error) {
+	if f.dir == "" {
+		return nil, nothing, nil
+	}
 	cache, end, err := a.mustOpenCache(ctx, f, name, notify)
 	if f.optional && errors.Is(err, storage.ErrPermission) {
 		notify(err.Error() + "; going on without it")

@@ -83,9 +83,6 @@ func (a *app) openRegistryToRead(ctx context.Context, name string, f cacheFlags)
 	if err != nil {
 		return nil, nil, err
 	}
-	if f.dir == "" {
-		return from, from.Close, nil
-	}
 	cache, closeCache, err := a.openCache(ctx, f, name, a.note)
 	if err != nil {
 		return nil, nil, errors.Join(err, from.Close())

@@ -132,20 +132,18 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 		Log: log, Damage: func(error) { metrics.Damaged() },
 	}
 	from, closeCache := original.Remote(in), nothing
-	if o.cache.dir != "" {
-		cache, end, err := a.openCache(ctx, o.cache, name, func(line string) { log.Warn(line) })
-		if err != nil {
-			return nil, err
+	cache, end, err := a.openCache(ctx, o.cache, name, func(line string) { log.Warn(line) })
+	if err != nil {
+		return nil, err
+	}
+	if cache != nil {
+		through := cache.New(in)
+		if o.writable {
+			through = cache.NewLive(in)
 		}
-		if cache != nil {
-			through := cache.New(in)
-			if o.writable {
-				through = cache.NewLive(in)
-			}
-			from, closeCache, so.Besides = through, end, cachedBesides{in, through}
-			so.StoreMemory += readthrough.Memory
-			so.Cached = through.Has
-		}
+		from, closeCache, so.Besides = through, end, cachedBesides{in, through}
+		so.StoreMemory += readthrough.Memory
+		so.Cached = through.Has
 	}
 	so.From = original.New(from, original.Options{
 		Name: name, Log: a.log(), CacheDir: cacheDir(), Key: canonical(name),
