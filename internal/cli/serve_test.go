@@ -114,6 +114,44 @@ func TestServePull(t *testing.T) {
 	}
 }
 
+// TestServePushedBack: docker pulls a plain layer and pushes it back as a compressed
+// one, by the same digest. It is copied as what it is, and stays one image.
+func TestServePushedBack(t *testing.T) {
+	enginetest.Each(t, func(t *testing.T, e *enginetest.Engine) {
+		img := wordsImage("serve/back:1", []string{"serve-back-base", "serve-back-" + filepath.Base(t.Name())})
+		if err := e.LoadImage(t.Context(), img); err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		remote := filepath.Join(dir, "remote")
+		run(t, e.Host, "push", remote, "serve/back:1")
+		if _, err := e.Docker(t.Context(), nil, "rmi", "serve/back:1"); err != nil {
+			t.Fatal(err)
+		}
+		_, address := startServe(t, remote, "--writable")
+		for _, args := range [][]string{
+			{"pull", address + "/serve/back:1"}, {"tag", address + "/serve/back:1", address + "/serve/back:2"}, {"push", address + "/serve/back:2"},
+		} {
+			if _, err := e.Docker(t.Context(), nil, args...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run(t, e.Host, "copy", remote, filepath.Join(dir, "copied"), "--all")
+		run(t, e.Host, "copy", "registry://"+address, filepath.Join(dir, "fetched"), "--all")
+		for _, copied := range []string{"copied", "fetched"} {
+			run(t, e.Host, "verify", filepath.Join(dir, copied))
+			run(t, e.Host, "pull", filepath.Join(dir, copied), "serve/back:2")
+			saved, err := e.Saved(t.Context(), "serve/back:2")
+			if err == nil {
+				err = saved.Check(img)
+			}
+			if err != nil {
+				t.Errorf("%s: %v", copied, err)
+			}
+		}
+	})
+}
+
 // TestServePush: what engines, Podman and skopeo push through serve, dogestry pulls, and
 // it is the same image; what it pulled there is not moved again.
 func TestServePush(t *testing.T) {

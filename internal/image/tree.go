@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -107,7 +108,22 @@ func (t *Tree) readManifest(ctx context.Context, r Reader) (err error) {
 	if err != nil {
 		return config.wrong(err)
 	}
+	t.Manifest.sayPlain(config.Config)
 	return nil
+}
+
+// sayPlain gives layers that the config has by the same digest, so that nothing is
+// compressed in them, the media type of what they are: docker calls each layer
+// that it pushes compressed, also one that it has pulled plain.
+func (m *Manifest) sayPlain(c *Config) {
+	if len(c.DiffIDs) != len(m.Layers) {
+		return
+	}
+	for i, l := range m.Layers {
+		if tar, compressed := l.Tar(); tar && compressed && l.Digest == c.DiffIDs[i] {
+			m.Layers[i].MediaType = ocispec.MediaTypeImageLayer
+		}
+	}
 }
 
 func (t *Tree) readIndex(ctx context.Context, r Reader) (err error) {

@@ -338,7 +338,7 @@ func (p *Repository) pair(m *image.Manifest, config []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, l := range m.Layers {
-		if tar, compressed := l.Tar(); tar && compressed {
+		if tar, compressed := l.Tar(); tar && compressed && l.Digest != c.DiffIDs[i] { // see image.Tree
 			p.learned[c.DiffIDs[i]] = packed{Digest: l.Digest, Size: l.Size, Media: l.MediaType, Plain: -1}
 		}
 	}
