@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 
 	"github.com/dogestry/dogestry/internal/enginetest"
 )
@@ -52,18 +50,10 @@ func startRegistry(ctx context.Context, dir string) (*registry, error) {
 	if err := r.cmd.Start(); err != nil {
 		return nil, err
 	}
-	for range 100 {
-		if answer, err := http.Get("http://" + r.address + "/v2/"); err == nil {
-			answer.Body.Close()
-			return r, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), r.stop())
-		case <-time.After(50 * time.Millisecond):
-		}
+	if err := answers(ctx, r.address); err != nil {
+		return nil, errors.Join(r.stop(), fmt.Errorf("the registry does not answer: %w\n%s", err, r.log.Bytes()))
 	}
-	return nil, errors.Join(r.stop(), fmt.Errorf("the registry does not answer:\n%s", r.log.Bytes()))
+	return r, nil
 }
 
 func (r *registry) stop() error {

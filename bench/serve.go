@@ -93,17 +93,25 @@ func (b *bench) serving(r *registry) error {
 	if b.err != nil {
 		return b.err
 	}
-	for what, remote := range map[string]string{"pushed by dogestry": remote, "that came from a registry": copied} {
-		s, err := b.serve(remote)
+	return b.serveBoth(remote, copied, func(s *served, what string) error {
+		b.pulls("docker pull by way of serve, loopback, an image "+what, 1, s.address, r.address)
+		return b.err
+	})
+}
+
+// serveBoth runs measure while a remote is served that dogestry has pushed to, and
+// then one that has the same as a registry had it.
+func (b *bench) serveBoth(pushed, copied string, measure func(s *served, what string) error) error {
+	for _, of := range []struct{ remote, what string }{{pushed, "pushed by dogestry"}, {copied, "that came from a registry"}} {
+		s, err := b.serve(of.remote)
 		if err != nil {
 			return err
 		}
-		b.pulls("docker pull by way of serve, loopback, an image "+what, 1, s.address, r.address)
-		if err := s.stop(); err != nil {
+		if err := errors.Join(measure(s, of.what), s.stop()); err != nil {
 			return err
 		}
 	}
-	return b.err
+	return nil
 }
 
 // linkServed measures pulls over the link of an image that came from a registry.
@@ -203,20 +211,16 @@ func (b *bench) crowd(r *registry) error {
 	if b.err != nil {
 		return b.err
 	}
-	for what, remote := range map[string]string{"pushed by dogestry": remote, "that came from a registry": copied} {
-		s, err := b.serve(remote)
-		if err != nil {
-			return err
-		}
+	return b.serveBoth(remote, copied, func(s *served, what string) error {
 		row := row{figure: figure{name: fmt.Sprintf("processor time of serve, %d clients pull %d images %s", crowdClients, crowdImages, what), most: 2, peer: "a stock registry"}}
 		for i := range b.runs + 1 {
 			ours, err := b.stampede(s.address, s.cmd.Process.Pid)
 			if err != nil {
-				return errors.Join(err, s.stop())
+				return err
 			}
 			peers, err := b.stampede(r.address, r.cmd.Process.Pid)
 			if err != nil {
-				return errors.Join(err, s.stop())
+				return err
 			}
 			if i > 0 {
 				row.ours, row.peers = append(row.ours, ours), append(row.peers, peers)
@@ -224,15 +228,9 @@ func (b *bench) crowd(r *registry) error {
 		}
 		b.add(row)
 		_, peak, err := usage(s.cmd.Process.Pid)
-		if err != nil {
-			return errors.Join(err, s.stop())
-		}
 		b.peaks = append(b.peaks, fmt.Sprintf("memory of serve under that load, images %s: %d MB (at most 300)", what, peak/1e6))
-		if err := s.stop(); err != nil {
-			return err
-		}
-	}
-	return b.err
+		return err
+	})
 }
 
 // stampede lets the clients pull at once, each another image, and returns the

@@ -174,7 +174,7 @@ func (c cachedBesides) OpenRange(ctx context.Context, layer remote.Layer, offset
 	return c.through.OpenRange(ctx, layer, offset, n)
 }
 
-// ObjectVersion implements server.Versions.
+// ObjectVersion implements remote.Versions.
 func (c cachedBesides) ObjectVersion(ctx context.Context, layer remote.Layer) (string, error) {
 	return c.through.ObjectVersion(ctx, layer)
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -27,9 +26,10 @@ const maxLoadAnswer = 64 << 20
 // An error of archive or the end of ctx cuts the request off; the engine then
 // throws away what it got.
 func (c *Client) Load(ctx context.Context, archive io.Reader) ([]image.ID, error) {
-	source := &errorKeeper{r: archive}
+	// The transport reads it in a goroutine of its own, and wraps its errors.
+	source := &image.Watched{R: archive}
 	answer, err := c.api.ImageLoad(ctx, source)
-	if broken := source.err(); broken != nil {
+	if broken := source.Err(); broken != nil {
 		if err == nil {
 			answer.Close()
 		}
@@ -47,7 +47,7 @@ func (c *Client) Load(ctx context.Context, archive io.Reader) ([]image.ID, error
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("load interrupted: %w", ctx.Err())
 	}
-	if broken := source.err(); broken != nil { // the engine had begun to answer before
+	if broken := source.Err(); broken != nil { // the engine had begun to answer before
 		return nil, broken
 	}
 	switch {
@@ -106,28 +106,4 @@ func loadError(text string) error {
 		return fmt.Errorf("%w: %s", ErrLacksLayer, text)
 	}
 	return errors.New(text)
-}
-
-// errorKeeper remembers the error that a request's body ended with: the
-// transport reads it in a goroutine of its own and wraps it in its own words.
-type errorKeeper struct {
-	r    io.Reader
-	mu   sync.Mutex
-	kept error
-}
-
-func (k *errorKeeper) Read(p []byte) (int, error) {
-	n, err := k.r.Read(p)
-	if err != nil && err != io.EOF {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.kept = err
-	}
-	return n, err
-}
-
-func (k *errorKeeper) err() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.kept
 }

@@ -200,10 +200,10 @@ func (s *Source) Open(ctx context.Context, layer remote.Layer) (io.ReadCloser, e
 	if err != nil {
 		return nil, s.failure(err, "cannot read layer %s from %s", layer.Digest.Short(), s.Name)
 	}
-	l := &layerReader{source: s, id: layer.Digest, blob: b, stored: &watched{ReadCloser: stored}}
-	l.decoded = io.NopCloser(l.stored)
+	l := &layerReader{source: s, id: layer.Digest, blob: b, stored: stored, watched: &image.Watched{R: stored}}
+	l.decoded = io.NopCloser(l.watched)
 	if b.Packed {
-		l.decoded = codec.Inflate(l.stored)
+		l.decoded = codec.Inflate(l.watched)
 	}
 	l.proved = image.Verify(l.decoded, layer.Digest, layer.Size)
 	return l, nil
@@ -214,23 +214,10 @@ type layerReader struct {
 	source  *Source
 	id      image.Digest
 	blob    Blob
-	stored  *watched
+	stored  io.Closer
+	watched *image.Watched // what is read of it
 	decoded io.ReadCloser
 	proved  io.Reader
-}
-
-// watched remembers how reading failed.
-type watched struct {
-	io.ReadCloser
-	err error
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		w.err = err
-	}
-	return n, err
 }
 
 func (l *layerReader) Read(p []byte) (int, error) {
@@ -238,8 +225,8 @@ func (l *layerReader) Read(p []byte) (int, error) {
 	switch {
 	case err == nil, err == io.EOF:
 		return n, err
-	case l.stored.err != nil:
-		return n, l.source.failure(l.stored.err, "cannot read layer %s from %s", l.id.Short(), l.source.Name)
+	case l.watched.Err() != nil:
+		return n, l.source.failure(l.watched.Err(), "cannot read layer %s from %s", l.id.Short(), l.source.Name)
 	}
 	return n, l.source.damaged("layer", l.id, l.blob, err)
 }

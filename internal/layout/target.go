@@ -57,15 +57,7 @@ func NewTarget(place Place, name string) *Target {
 
 // Closure returns an image's documents, and its layers as manifests name them.
 func (t *Target) Closure(tree *image.Tree) (remote.Closure, error) {
-	if _, err := tree.Packed(); err != nil {
-		return remote.Closure{}, err
-	}
-	var c remote.Closure
-	c.Documents, _ = tree.Documents()
-	for _, l := range tree.Layers() {
-		c.Layers = append(c.Layers, l.Digest)
-	}
-	return c, nil
+	return remote.NamedClosure(tree)
 }
 
 // Missing looks the blobs of c up. Documents are proved, layers are not: Tag
@@ -97,7 +89,7 @@ func (t *Target) Missing(ctx context.Context, c remote.Closure) (missing remote.
 
 // PutLayer stores bytes as they are.
 func (t *Target) PutLayer(ctx context.Context, layer image.Descriptor, r io.Reader) (remote.Layer, error) {
-	count := &counter{r: r}
+	count := &image.Watched{R: r}
 	body := image.Verify(count, layer.Digest, layer.Size)
 	tar, compressed := layer.Tar()
 	var packed *codec.Contents
@@ -106,7 +98,7 @@ func (t *Target) PutLayer(ctx context.Context, layer image.Descriptor, r io.Read
 		body = io.TeeReader(body, packed)
 	}
 	err := t.place.Put(ctx, layer.Digest, layer.Size, body)
-	done := remote.Layer{Digest: layer.Digest, Size: count.n, Stored: count.n, Object: objectOf(layer.Digest)}
+	done := remote.Layer{Digest: layer.Digest, Size: count.Count(), Stored: count.Count(), Object: objectOf(layer.Digest)}
 	if packed != nil {
 		sum, _, unpackErr := packed.End(err)
 		done.Tar = sum
@@ -118,20 +110,9 @@ func (t *Target) PutLayer(ctx context.Context, layer image.Descriptor, r io.Read
 		return remote.Layer{}, t.failure(err, "cannot store layer %s in %s", layer.Digest.Short(), t.Name)
 	}
 	t.mu.Lock()
-	t.proved[layer.Digest] = count.n
+	t.proved[layer.Digest] = done.Size
 	t.mu.Unlock()
 	return done, nil
-}
-
-type counter struct {
-	r io.Reader
-	n int64
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
 }
 
 // PutDocument stores a document, unless it is there.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"iter"
 	"log/slog"
-	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -318,8 +317,7 @@ func (s *Source) Look(ctx context.Context, c remote.Closure, known map[image.Dig
 	if err != nil {
 		return nil, err
 	}
-	maps.Copy(found.Documents, mine.Documents)
-	maps.Copy(found.Layers, mine.Layers)
+	found.Add(mine)
 	return found, nil
 }
 

@@ -208,14 +208,14 @@ func (f *flight) fetch(ctx context.Context, from remote.Source) error {
 		return &remoteError{err}
 	}
 	defer body.Close()
-	in := &watched{Reader: body}
+	in := &image.Watched{R: body}
 	head := bufio.NewReader(in)
 	as.MediaType = mediaType(head)
 	f.mu.Lock()
 	f.encoded = true
 	f.mu.Unlock()
 	_, err = f.repo.PutLayer(ctx, as, head)
-	return in.blame(err)
+	return blame(in, err)
 }
 
 func (f *flight) fetchStored(ctx context.Context, from remote.StoredSource, as image.Descriptor) error {
@@ -223,12 +223,12 @@ func (f *flight) fetchStored(ctx context.Context, from remote.StoredSource, as i
 	if err != nil {
 		return &remoteError{err}
 	}
-	in := &watched{Reader: stored.Body}
+	in := &image.Watched{R: stored.Body}
 	defer stored.Body.Close()
 	stored.Body = io.NopCloser(in)
 	_, err = f.repo.PutStored(ctx, as, stored)
 	var wrong *remote.StoredError
-	if err = in.blame(err); errors.As(err, &wrong) {
+	if err = blame(in, err); errors.As(err, &wrong) {
 		err = &remoteError{from.Damage(f.layer, wrong.Cause)}
 	}
 	return err
@@ -282,34 +282,15 @@ func (f *flight) end(err error) {
 	f.grown()
 }
 
-// watched keeps what a remote's reader fails with. An encoder may read it from a
-// goroutine of its own.
-type watched struct {
-	io.Reader
-	mu  sync.Mutex
-	err error
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.Reader.Read(p)
-	if err != nil && err != io.EOF {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.err = err
-	}
-	return n, err
-}
-
 // blame returns the true reason of an error of the cache: the remote's, where that
 // has failed. What was only replaced there can be read in another way.
-func (w *watched) blame(err error) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func blame(remotes *image.Watched, err error) error {
+	failed := remotes.Err()
 	switch {
-	case err == nil || w.err == nil:
+	case err == nil || failed == nil:
 		return err
-	case errors.Is(w.err, remote.ErrReplaced):
-		return w.err
+	case errors.Is(failed, remote.ErrReplaced):
+		return failed
 	}
-	return &remoteError{w.err}
+	return &remoteError{failed}
 }

@@ -55,9 +55,7 @@ func (s *Source) ObjectVersion(ctx context.Context, layer remote.Layer) (string,
 			return "cache " + version, nil
 		}
 	}
-	has, ok := s.from.(interface {
-		ObjectVersion(ctx context.Context, layer remote.Layer) (string, error)
-	})
+	has, ok := s.from.(remote.Versions)
 	if !ok || layer.Source == inCache {
 		return fmt.Sprintf("read %d", s.unknown.Add(1)), nil // nobody knows whether it is the same
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"maps"
 	"sync/atomic"
 
 	"github.com/dogestry/dogestry/internal/fault"
@@ -122,8 +121,7 @@ func (s *Source) Look(ctx context.Context, c remote.Closure, known map[image.Dig
 	if err != nil {
 		return nil, err
 	}
-	maps.Copy(found.Documents, mine.Documents)
-	maps.Copy(found.Layers, mine.Layers)
+	found.Add(mine)
 	return found, nil
 }
 

@@ -139,3 +139,10 @@ type Manifests interface {
 	// ManifestOf is as the function of that name.
 	ManifestOf(ctx context.Context, config image.ID) ([]byte, error)
 }
+
+// Versions is a remote that knows when a layer was written again.
+type Versions interface {
+	// ObjectVersion returns a text that is another one whenever the object in which
+	// a layer lies, as Look found it, was written again.
+	ObjectVersion(ctx context.Context, layer Layer) (string, error)
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -60,16 +61,29 @@ func ClosureOf(tree *image.Tree) (Closure, error) {
 	if err != nil {
 		return Closure{}, err
 	}
-	var c Closure
-	c.Documents, _ = tree.Documents()
-	for _, l := range tree.Layers() {
-		c.Layers = append(c.Layers, l.Digest)
-	}
+	c := named(tree)
 	for id := range packed {
 		c.Layers = append(c.Layers, id)
 	}
 	c.Layers = image.Distinct(c.Layers)
 	return c, nil
+}
+
+// NamedClosure is ClosureOf with the layers as the documents name them alone: for
+// remotes that do not ask for compressed ones by their diffIDs.
+func NamedClosure(tree *image.Tree) (Closure, error) {
+	if _, err := tree.Packed(); err != nil {
+		return Closure{}, err
+	}
+	return named(tree), nil
+}
+
+func named(tree *image.Tree) (c Closure) {
+	c.Documents, _ = tree.Documents()
+	for _, l := range tree.Layers() {
+		c.Layers = append(c.Layers, l.Digest)
+	}
+	return c
 }
 
 // Closures is a Target in which an image needs something else than ClosureOf says.
@@ -120,6 +134,12 @@ type Found struct {
 	Documents map[image.Digest]string // those that are there, and their versions, see Tag.Version
 	Layers    map[image.Digest]Layer  // those that are there
 	Torn      map[image.Digest]error  // the other layers: Damaged faults that name what is missing
+}
+
+// Add takes in the documents and layers that were found elsewhere.
+func (f *Found) Add(other *Found) {
+	maps.Copy(f.Documents, other.Documents)
+	maps.Copy(f.Layers, other.Layers)
 }
 
 // Layers looks all of ids up at once and returns them in the order asked for.

@@ -14,7 +14,7 @@ import (
 // putBlob stores bytes as they are, then VERSION, then json. While they pass
 // they are unpacked, to know the diffID of the tar that may be compressed in them.
 func (r *Repo) putBlob(ctx context.Context, blob image.Descriptor, from io.Reader) (remote.Layer, error) {
-	source := &counter{r: from}
+	source := &image.Watched{R: from}
 	verified := image.Verify(source, blob.Digest, blob.Size)
 	done := remote.Layer{Digest: blob.Digest, Object: entryKey(blob.Digest, entryBlob)}
 	packed := codec.NewContents()
@@ -24,7 +24,8 @@ func (r *Repo) putBlob(ctx context.Context, blob image.Descriptor, from io.Reade
 	if err != nil {
 		return remote.Layer{}, err
 	}
-	done.Size, done.Stored = source.n, source.n
+	done.Size = source.Count()
+	done.Stored = done.Size
 	if unpackErr == nil {
 		done.Tar = diffID
 	}

@@ -88,7 +88,8 @@ type layerReader struct {
 
 	unpack func(io.Reader) io.ReadCloser
 
-	stored  *keeper
+	stored  io.Closer
+	watched *image.Watched // what is read of it
 	decoded io.ReadCloser
 	read    int64 // decoded bytes so far
 	again   int   // how often the object was opened again
@@ -105,8 +106,8 @@ func (l *layerReader) open() error {
 	if err != nil {
 		return err
 	}
-	l.stored = &keeper{ReadCloser: stored}
-	l.decoded = l.unpack(l.stored)
+	l.stored, l.watched = stored, &image.Watched{R: stored}
+	l.decoded = l.unpack(l.watched)
 	return nil
 }
 
@@ -123,7 +124,7 @@ func (l *layerReader) decode(p []byte) (int, error) {
 		if n > 0 {
 			return n, nil // the error stays, and comes with the next call
 		}
-		if !errors.Is(l.stored.failed(), storage.ErrChanged) || l.again == reopenings {
+		if !errors.Is(l.watched.Err(), storage.ErrChanged) || l.again == reopenings {
 			return 0, err
 		}
 		l.again++
@@ -134,7 +135,7 @@ func (l *layerReader) decode(p []byte) (int, error) {
 		if err := l.open(); err != nil {
 			return 0, err
 		}
-		if _, err := io.CopyN(io.Discard, l.decoded, l.read); err != nil && !errors.Is(l.stored.failed(), storage.ErrChanged) {
+		if _, err := io.CopyN(io.Discard, l.decoded, l.read); err != nil && !errors.Is(l.watched.Err(), storage.ErrChanged) {
 			return 0, err
 		}
 	}
@@ -149,7 +150,7 @@ func (l *layerReader) Read(p []byte) (int, error) {
 	if errors.As(err, &known) { // from opening it again
 		return n, err
 	}
-	if broken := l.stored.failed(); broken != nil {
+	if broken := l.watched.Err(); broken != nil {
 		return n, l.repo.failure(broken, "cannot read layer %s from %s", l.layer.Digest.Short(), l.repo.name)
 	}
 	return n, l.repo.Damage(l.layer, err)

@@ -72,14 +72,14 @@ func (r *Repo) PutStored(ctx context.Context, layer image.Descriptor, stored rem
 		return r.putStoredBlob(ctx, layer, stored.Body)
 	}
 	decoding := newDecoding(c, layer.Digest, layer.Size)
-	count := &counter{r: image.HoldBack(io.TeeReader(stored.Body, decoding), decoding.end)}
+	count := &image.Watched{R: image.HoldBack(io.TeeReader(stored.Body, decoding), decoding.end)}
 	done := remote.Layer{Digest: layer.Digest, Object: entryKey(layer.Digest, stored.File)}
 	err := r.store.Put(ctx, done.Object, bounded{count, stored.Size})
 	decoding.stop()
 	if err != nil {
 		return remote.Layer{}, r.storedFailure(err, layer.Digest)
 	}
-	done.Size, done.Stored = decoding.size, count.n
+	done.Size, done.Stored = decoding.size, count.Count()
 	err = r.putEntry(ctx, layer.Digest, metadata{DiffID: layer.Digest, Size: done.Size, File: stored.File, StoredSize: &done.Stored})
 	if err != nil {
 		return remote.Layer{}, r.storedFailure(err, layer.Digest)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/storage"
 )
@@ -153,15 +154,15 @@ func (r *Repo) AppendUpload(ctx context.Context, id string, offset int64, from i
 
 // putPiece writes the next bytes of body, and returns how many they were.
 func (r *Repo) putPiece(ctx context.Context, key string, body io.Reader) (n int64, err error) {
-	count := &counter{r: io.LimitReader(body, r.pieceSize)}
+	count := &image.Watched{R: io.LimitReader(body, r.pieceSize)}
 	if creator, ok := r.store.(storage.Creator); ok {
 		err := creator.Create(ctx, key, bounded{count, r.pieceSize})
-		if !errors.Is(err, errors.ErrUnsupported) || count.n > 0 {
-			return count.n, err
+		if !errors.Is(err, errors.ErrUnsupported) || count.Count() > 0 {
+			return count.Count(), err
 		}
 	}
 	err = r.store.Put(ctx, key, bounded{count, r.pieceSize})
-	return count.n, err
+	return count.Count(), err
 }
 
 func (r *Repo) wrongOffset(id string, offset int64) error {

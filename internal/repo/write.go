@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"strings"
-	"sync"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -24,17 +23,17 @@ func (r *Repo) PutLayer(ctx context.Context, layer image.Descriptor, from io.Rea
 		return r.putBlob(ctx, layer, from)
 	}
 	file := layerFile(r.codec)
-	source := &counter{r: from}
+	source := &image.Watched{R: from}
 	// A failed source or a wrong digest comes out of the encoder as an error,
 	// so the store publishes nothing.
 	encoded := r.codec.Encode(image.Verify(source, layer.Digest, layer.Size))
 	defer encoded.Close()
-	stored := &counter{r: encoded}
+	stored := &image.Watched{R: encoded}
 	done := remote.Layer{Digest: layer.Digest, Object: entryKey(layer.Digest, file)}
 	if err := r.putFile(ctx, done, sized(stored, layer.Size)); err != nil {
 		return remote.Layer{}, err
 	}
-	done.Size, done.Stored = source.n, stored.n
+	done.Size, done.Stored = source.Count(), stored.Count()
 	err := r.putEntry(ctx, layer.Digest, metadata{
 		DiffID: layer.Digest, Size: done.Size, File: file, StoredSize: &done.Stored,
 	})
@@ -145,40 +144,4 @@ func (r *Repo) markRoot(ctx context.Context) error {
 		return err
 	}
 	return r.store.Put(ctx, rootMarker, strings.NewReader(formatVersion))
-}
-
-// counter counts what is read. Its count is read once reading has ended.
-type counter struct {
-	r io.Reader
-	n int64
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
-}
-
-// keeper remembers the error that a store's reader ended with. A decoder may
-// read it from a goroutine of its own.
-type keeper struct {
-	io.ReadCloser
-	mu  sync.Mutex
-	err error
-}
-
-func (k *keeper) Read(p []byte) (int, error) {
-	n, err := k.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.err = err
-	}
-	return n, err
-}
-
-func (k *keeper) failed() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.err
 }

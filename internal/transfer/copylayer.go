@@ -154,7 +154,7 @@ func (c *copier) moveOnce(ctx context.Context, by way, l remote.Layer, media str
 		return remote.Layer{}, false, err
 	}
 	defer decoded.Close()
-	body := &watched{r: decoded, progress: bar.Add}
+	body := watch(decoded, bar.Add)
 	moved, err = by.to.PutLayer(ctx, as, body)
 	return moved, false, blame(ctx, body, err)
 }
@@ -166,7 +166,7 @@ func moveStored(ctx context.Context, from remote.StoredSource, to remote.StoredT
 		return remote.Layer{}, err
 	}
 	defer stored.Body.Close()
-	body := &watched{r: stored.Body, progress: bar.Add}
+	body := watch(stored.Body, bar.Add)
 	stored.Body = struct {
 		io.Reader
 		io.Closer
@@ -187,8 +187,8 @@ func blame(ctx context.Context, body *watched, err error) error {
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case body.err != nil:
-		return body.err
+	case body.Err() != nil:
+		return body.Err()
 	}
 	return err
 }

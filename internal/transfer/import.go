@@ -202,7 +202,7 @@ func (m *importing) putLayer(ctx context.Context, l remote.BundleBody) error {
 		return fault.New(fault.Other, "%s cannot take bundles", m.o.To)
 	}
 	bar := m.o.Progress.Layer(l.ID.Short(), l.As.Size)
-	body := &watched{r: l.As.Body, progress: bar.Add}
+	body := watch(l.As.Body, bar.Add)
 	stored := l.As
 	stored.Body = io.NopCloser(body)
 	_, err := to.PutStored(ctx, image.Descriptor{Digest: l.ID, Size: l.Size}, stored)

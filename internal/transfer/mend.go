@@ -110,7 +110,7 @@ func (m *mending) Missing(ctx context.Context, c remote.Closure) (missing remote
 
 // PutLayer overwrites a layer.
 func (m *mending) PutLayer(ctx context.Context, layer image.Descriptor, r io.Reader) (remote.Layer, error) {
-	from := &watched{r: r, progress: func(int) {}}
+	from := watch(r, func(int) {})
 	stored, err := m.Remote.PutLayer(ctx, layer, from)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -119,7 +119,7 @@ func (m *mending) PutLayer(ctx context.Context, layer image.Descriptor, r io.Rea
 	case err == nil:
 		delete(m.lost, layer.Digest)
 		delete(m.lost, stored.Tar)
-	case from.err == nil && ctx.Err() == nil && !errors.As(err, &wrong) && !fault.Is(err, fault.Damaged):
+	case from.Err() == nil && ctx.Err() == nil && !errors.As(err, &wrong) && !fault.Is(err, fault.Damaged):
 		m.broken = err
 	}
 	return stored, err

@@ -83,7 +83,7 @@ func (p *push) putStored(ctx context.Context, stored *engine.Stored, result *Lay
 	}
 	defer tar.Close()
 	bar := p.o.Progress.Layer(d.Short(), size)
-	source := &watched{r: tar, progress: bar.Add}
+	source := watch(tar, bar.Add)
 	layer, err := p.to.PutLayer(ctx, image.Descriptor{MediaType: p.blobs.media(d), Digest: d, Size: size}, source)
 	if err == nil {
 		result.moved(layer)
@@ -95,8 +95,8 @@ func (p *push) putStored(ctx context.Context, stored *engine.Stored, result *Lay
 	switch {
 	case ctx.Err() != nil:
 		return nil, err
-	case source.err != nil:
-		return source.err, nil
+	case source.Err() != nil:
+		return source.Err(), nil
 	case errors.As(err, &wrong):
 		return wrong, nil
 	}
@@ -109,18 +109,17 @@ func (r *LayerResult) moved(layer remote.Layer) {
 }
 
 // watched tells how much of a reader has been read, and remembers how it failed.
-// Its error is read once nobody reads any more.
 type watched struct {
-	r        io.Reader
+	image.Watched
 	progress func(int)
-	err      error
+}
+
+func watch(r io.Reader, progress func(int)) *watched {
+	return &watched{Watched: image.Watched{R: r}, progress: progress}
 }
 
 func (w *watched) Read(b []byte) (int, error) {
-	n, err := w.r.Read(b)
+	n, err := w.Watched.Read(b)
 	w.progress(n)
-	if err != nil && err != io.EOF {
-		w.err = err
-	}
 	return n, err
 }

@@ -19,15 +19,7 @@ import (
 
 // Closure returns an image's documents, and its layers as manifests name them.
 func (p *Repository) Closure(tree *image.Tree) (remote.Closure, error) {
-	if _, err := tree.Packed(); err != nil {
-		return remote.Closure{}, err
-	}
-	var c remote.Closure
-	c.Documents, _ = tree.Documents()
-	for _, l := range tree.Layers() {
-		c.Layers = append(c.Layers, l.Digest)
-	}
-	return c, nil
+	return remote.NamedClosure(tree)
 }
 
 // PutLayer stores a tar that no manifest names compressed, as the options say, and
@@ -42,7 +34,7 @@ func (p *Repository) PutLayer(ctx context.Context, layer image.Descriptor, r io.
 			return l, nil
 		}
 	}
-	count := &counter{r: r}
+	count := &image.Watched{R: r}
 	body := image.Verify(count, layer.Digest, layer.Size)
 	method := p.registry.o.Compression
 	pack := layer.MediaType == "" && method != None
@@ -70,7 +62,7 @@ func (p *Repository) PutLayer(ctx context.Context, layer image.Descriptor, r io.
 	if encoder != nil {
 		err = errors.Join(err, encoder.Close()) // before r is the caller's again
 	}
-	done := remote.Layer{Digest: layer.Digest, Size: count.n, Stored: size, Object: p.object(id)}
+	done := remote.Layer{Digest: layer.Digest, Size: count.Count(), Stored: size, Object: p.object(id)}
 	if within != nil {
 		sum, _, unpackErr := within.End(err)
 		if unpackErr == nil {
@@ -81,13 +73,13 @@ func (p *Repository) PutLayer(ctx context.Context, layer image.Descriptor, r io.
 		}
 	}
 	if err != nil {
-		if count.err != nil && ctx.Err() == nil {
+		if count.Err() != nil && ctx.Err() == nil {
 			return remote.Layer{}, err // the body's
 		}
 		return remote.Layer{}, p.failure(ctx, err, "cannot store layer %s in %s", layer.Digest.Short(), p.where())
 	}
 	if pack {
-		in := packed{Digest: id, Size: size, Media: method.media(), Plain: count.n}
+		in := packed{Digest: id, Size: size, Media: method.media(), Plain: done.Size}
 		done.Packed = id
 		p.registry.hints.add(layer.Digest, hint{packed: in, Path: p.path})
 		p.registry.settle(p, layer.Digest)
@@ -97,22 +89,6 @@ func (p *Repository) PutLayer(ctx context.Context, layer image.Descriptor, r io.
 		p.mu.Unlock()
 	}
 	return done, nil
-}
-
-// counter counts what is read, and remembers how that failed.
-type counter struct {
-	r   io.Reader
-	n   int64
-	err error
-}
-
-func (c *counter) Read(b []byte) (int, error) {
-	n, err := c.r.Read(b)
-	c.n += int64(n)
-	if err != nil && err != io.EOF {
-		c.err = err
-	}
-	return n, err
 }
 
 // PutDocument stores a manifest or index, and as a blob what is neither. One that

@@ -172,14 +172,22 @@ func (f *front) answer(x *exchange, r *http.Request) {
 // health tells that this process answers. It asks nothing of the remote: whoever is
 // here need not have logged in.
 func health(w http.ResponseWriter, r *http.Request) {
-	if !reads(r.Method) {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+	if !onlyReads(w, r) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	_, _ = w.Write([]byte("ok\n"))
+}
+
+// onlyReads answers a request of any other method, and reports false.
+func onlyReads(w http.ResponseWriter, r *http.Request) bool {
+	if reads(r.Method) {
+		return true
+	}
+	w.Header().Set("Allow", "GET, HEAD")
+	http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+	return false
 }
 
 // reads reports whether a method changes nothing.

@@ -106,9 +106,7 @@ func methodLabel(method string) string {
 
 // ServeHTTP shows all.
 func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !reads(r.Method) {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+	if !onlyReads(w, r) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

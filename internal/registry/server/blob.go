@@ -214,11 +214,11 @@ func (s *Server) sendPart(c call, b blob, p part) error {
 	h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", p.offset, p.offset+p.length-1, b.size()))
 	setLength(h, p.length)
 	c.w.WriteHeader(http.StatusPartialContent)
-	counted := &counter{r: io.LimitReader(from, p.length)}
+	counted := &image.Watched{R: io.LimitReader(from, p.length)}
 	if err := s.send(c, counted); err != nil {
 		return err
 	}
-	if counted.n < p.length {
+	if counted.Count() < p.length {
 		return fmt.Errorf("layer %s ends before byte %d: %w", b.layer.Digest, p.offset+p.length, io.ErrUnexpectedEOF)
 	}
 	return nil
@@ -332,20 +332,4 @@ func (s *Server) prove(ctx context.Context, repository string, layer remote.Laye
 func (s *Server) isProved(layer remote.Layer, version string) bool {
 	known, ok := s.proved.get(layer.Digest)
 	return ok && version != "" && known == version
-}
-
-// counter counts the bytes that are read, and remembers the error that ended them.
-type counter struct {
-	r   io.Reader
-	n   int64
-	err error // not io.EOF
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	if err != nil && err != io.EOF {
-		c.err = err
-	}
-	return n, err
 }

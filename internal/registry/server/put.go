@@ -55,8 +55,7 @@ func (s *Server) putManifest(c call) error {
 }
 
 func readManifest(c call) ([]byte, error) {
-	body := &counter{r: io.LimitReader(c.r.Body, image.MaxDocument+1)}
-	doc, err := io.ReadAll(body)
+	doc, err := io.ReadAll(io.LimitReader(c.r.Body, image.MaxDocument+1))
 	if err != nil {
 		return nil, bodyFailure(err)
 	}

@@ -19,7 +19,6 @@ type handler func(call) error
 
 // route is a row of the table of what is answered.
 type route struct {
-	kind    string   // for logs and figures
 	tail    []string // of the path, behind the name of the repository; "*" stands for any element
 	reads   handler  // GET and HEAD
 	writes  map[string]handler
@@ -33,20 +32,20 @@ const anyArg = "*"
 func (s *Server) table() []route {
 	return []route{
 		{
-			kind: "manifests", tail: []string{"manifests", anyArg},
+			tail:   []string{"manifests", anyArg},
 			reads:  s.getManifest,
 			writes: map[string]handler{http.MethodPut: s.putManifest, http.MethodDelete: s.deleteManifest},
 		},
 		{
-			kind: "uploads", tail: []string{"blobs", "uploads"},
+			tail:   []string{"blobs", "uploads"},
 			writes: map[string]handler{http.MethodPost: s.postUpload},
 		},
 		{
-			kind: "uploads", tail: []string{"blobs", "uploads", ""},
+			tail:   []string{"blobs", "uploads", ""},
 			writes: map[string]handler{http.MethodPost: s.postUpload},
 		},
 		{
-			kind: "uploads", tail: []string{"blobs", "uploads", anyArg},
+			tail: []string{"blobs", "uploads", anyArg},
 			writes: map[string]handler{
 				http.MethodGet:    s.getUpload,
 				http.MethodPatch:  s.patchUpload,
@@ -55,28 +54,13 @@ func (s *Server) table() []route {
 			},
 		},
 		{
-			kind: "blobs", tail: []string{"blobs", anyArg},
+			tail:    []string{"blobs", anyArg},
 			reads:   s.getBlob,
 			refused: map[string]string{http.MethodDelete: "blobs are deleted by `dogestry gc`, once nothing needs them"},
 		},
-		{kind: "tags", tail: []string{"tags", "list"}, reads: s.listTags},
-		{kind: "referrers", tail: []string{"referrers", anyArg}, reads: s.listReferrers},
+		{tail: []string{"tags", "list"}, reads: s.listTags},
+		{tail: []string{"referrers", anyArg}, reads: s.listReferrers},
 	}
-}
-
-// Kind says in one word what a path asks for, for figures and logs: "manifests",
-// "blobs", "uploads", "tags", "referrers", "catalog", "base", or "other" where it is nothing that is answered.
-func (s *Server) Kind(path string) string {
-	switch path {
-	case "/v2", "/v2/":
-		return "base"
-	case "/v2/_catalog":
-		return "catalog"
-	}
-	if row, _, _, ok := s.find(path); ok {
-		return row.kind
-	}
-	return "other"
 }
 
 // find returns the row for a path, the name of the repository in it, and the argument.

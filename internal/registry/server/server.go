@@ -28,17 +28,10 @@ type Writable interface {
 	remote.Untagger
 }
 
-// Versions is a remote that knows when a layer was written again.
-type Versions interface {
-	// ObjectVersion returns a text that is another one whenever the object in which
-	// a layer lies, as Look found it, was written again.
-	ObjectVersion(ctx context.Context, layer remote.Layer) (string, error)
-}
-
 // Options of a Server.
 type Options struct {
 	// From is what is read. What it can do besides is made use of: remote.Memberships,
-	// remote.Members, remote.Manifests, remote.Ranges, remote.Repositories, Versions. Besides is asked instead where
+	// remote.Members, remote.Manifests, remote.Ranges, remote.Repositories, remote.Versions. Besides is asked instead where
 	// From is a view of it that does not show all of that.
 	From    remote.Source
 	Besides any
@@ -92,7 +85,7 @@ type Server struct {
 	members     remote.Members     // nil where there are none
 	manifests   remote.Manifests   // nil where there is none
 	ranges      remote.Ranges      // nil where there are none
-	versions    Versions           // nil where there are none
+	versions    remote.Versions    // nil where there are none
 
 	routes  []route
 	buffers sync.Pool // of *[copyBuffer]byte
@@ -172,7 +165,7 @@ func New(o Options) *Server {
 	s.members, _ = o.Besides.(remote.Members)
 	s.manifests, _ = o.Besides.(remote.Manifests)
 	s.ranges, _ = o.Besides.(remote.Ranges)
-	s.versions, _ = o.Besides.(Versions)
+	s.versions, _ = o.Besides.(remote.Versions)
 	if s.damage == nil {
 		s.damage = func(error) {}
 	}

@@ -171,7 +171,7 @@ func (s *Server) appendTo(c call, size int64, body io.Reader) (int64, error) {
 	if most := s.maxBlob - size; most < 0 || c.r.ContentLength > most || chunk != nil && chunk.length > most {
 		return size, image.ErrTooLarge
 	}
-	counted := &counter{r: &limited{body, s.maxBlob - size}}
+	counted := &image.Watched{R: &limited{body, s.maxBlob - size}}
 	from := io.Reader(counted)
 	if chunk != nil {
 		from = io.LimitReader(counted, chunk.length)
@@ -186,11 +186,11 @@ func (s *Server) appendTo(c call, size int64, body io.Reader) (int64, error) {
 		return size, outOfOrder(c, now)
 	case errors.Is(err, remote.ErrPieces):
 		return size, tooManyPieces(err)
-	case counted.err != nil:
-		return size, bodyFailure(counted.err)
+	case counted.Err() != nil:
+		return size, bodyFailure(counted.Err())
 	case err != nil:
 		return size, uploadFailure(err)
-	case chunk != nil && counted.n != chunk.length:
+	case chunk != nil && counted.Count() != chunk.length:
 		return size, wrongLength()
 	}
 	return size, nil
@@ -306,10 +306,10 @@ func (s *Server) take(c call, id image.Digest, size int64, body io.Reader) error
 	if size > s.maxBlob {
 		return image.ErrTooLarge
 	}
-	counted := &counter{r: &paced{&limited{body, s.maxBlob}, s.writing.pace(leastGiven)}}
+	counted := &image.Watched{R: &paced{&limited{body, s.maxBlob}, s.writing.pace(leastGiven)}}
 	err := s.store(c.r.Context(), image.Descriptor{Digest: id, Size: size}, counted)
-	if err != nil && counted.err != nil {
-		return bodyFailure(counted.err)
+	if err != nil && counted.Err() != nil {
+		return bodyFailure(counted.Err())
 	}
 	return err
 }
