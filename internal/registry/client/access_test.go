@@ -51,6 +51,60 @@ func holds(t testing.TB, r *client.Registry, ref string, img remotetest.Image) {
 	}
 }
 
+// TestClientCertificate: a registry that asks for a certificate is shown the one that
+// docker has for this host, and believed for the authority beside it.
+func TestClientCertificate(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{TLS: true, Shown: true})
+	certs := t.TempDir()
+	dir := filepath.Join(certs, s.Host)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	reach := func() *client.Registry {
+		return open(t, s.Host+"/team", func(o *client.Options) { o.CertsDir, o.Chunk = certs, 1<<20 })
+	}
+	place := func(from, name string) {
+		t.Helper()
+		pem, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), pem, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	place(s.CAFile, "ca.crt")
+	if _, err := reach().Resolve(t.Context(), remotetest.Ref(t, "app:1")); !fault.Is(err, fault.Refused) || !strings.Contains(fault.AdviceOf(err), "certs.d/"+s.Host) {
+		t.Errorf("without a certificate: %v, %s", err, fault.AdviceOf(err))
+	}
+	place(s.CAFile, "client.cert")
+	place(s.KeyFile, "client.key")
+	img := image2(t, "app")
+	push(t, reach(), "app:1", img)
+	holds(t, reach(), "app:1", img)
+}
+
+// TestIdentityToken: where a login gave a token instead of keeping the password, that
+// buys those for requests.
+func TestIdentityToken(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{Token: true})
+	reach := func(token string) *client.Registry {
+		return open(t, s.Host+"/team", func(o *client.Options) {
+			o.Chunk = 1 << 20
+			o.Credentials = func(context.Context, string) (client.Credentials, error) {
+				return client.Credentials{IdentityToken: token}, nil
+			}
+		})
+	}
+	img := image2(t, "app")
+	push(t, reach(registrytest.IdentityToken), "app:1", img)
+	holds(t, reach(registrytest.IdentityToken), "app:1", img)
+	_, err := reach("another secret").Resolve(t.Context(), remotetest.Ref(t, "app:1"))
+	if !fault.Is(err, fault.Refused) || strings.Contains(fmt.Sprintf("%v %s", err, fault.AdviceOf(err)), "secret") {
+		t.Errorf("a wrong token: %v, %s", err, fault.AdviceOf(err))
+	}
+}
+
 // TestAccess: with the right credentials all works, without them it is refused, with
 // what to do, and nothing tells the password.
 func TestAccess(t *testing.T) {

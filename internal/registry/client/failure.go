@@ -175,6 +175,8 @@ func (r *Registry) unreachable(err error, wrap func(fault.Kind) *fault.Error) er
 	switch {
 	case untrusted(err):
 		return wrap(fault.Refused).Advise("Name the authority that signed its certificate: %s?ca-file=FILE, or SSL_CERT_FILE.", "registry://"+r.o.Host)
+	case alerted(err):
+		return wrap(fault.Refused).Advise("It may want a certificate of yours: docker has those for this registry in /etc/docker/certs.d/%s (NAME.cert and NAME.key).", r.o.Host)
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return wrap(fault.Other).Advise("It speaks HTTP without TLS: %s?plain-http=true, where the network may be trusted.", "registry://"+r.o.Host)
 	}

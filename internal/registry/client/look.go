@@ -71,14 +71,71 @@ func (p *Repository) hasDocument(ctx context.Context, id image.Digest) (bool, er
 	_, config := p.configs[id]
 	p.mu.Unlock()
 	if kind != image.ConfigKind && !config {
-		_, err := p.headManifest(ctx, id.String())
-		if a := answerOf(err); a == nil || a.status != http.StatusNotFound && a.status != http.StatusBadRequest {
-			return err == nil, err
+		if kind == image.UnknownKind {
+			at, err := p.locate(ctx, id)
+			return at != nowhere, err
 		}
-		if kind == image.ManifestKind || kind == image.IndexKind {
-			return false, nil
-		}
+		err := p.asManifest(ctx, id, false)
+		return err == nil, unlessNone(err)
 	}
+	return p.hasBlob(ctx, id)
+}
+
+// place is where a repository keeps a document.
+type place int
+
+const (
+	nowhere place = iota
+	inManifests
+	inBlobs
+)
+
+// locate looks for a document of which nothing is known. Registries of before 3.0
+// answer 500 when they are asked for a manifest and have a blob that is none: so a
+// blob is looked for before a manifest is asked for with patience.
+func (p *Repository) locate(ctx context.Context, id image.Digest) (place, error) {
+	err := p.asManifest(ctx, id, true)
+	if err != nil && !isNone(err) {
+		if isStatus(err, http.StatusInternalServerError) {
+			if there, err := p.hasBlob(ctx, id); there {
+				return inBlobs, err
+			}
+		}
+		err = p.asManifest(ctx, id, false)
+	}
+	switch {
+	case err == nil:
+		return inManifests, nil
+	case !isNone(err):
+		return nowhere, err
+	}
+	there, err := p.hasBlob(ctx, id)
+	if there {
+		return inBlobs, err
+	}
+	return nowhere, err
+}
+
+// asManifest asks for a manifest or index: once, or with patience.
+func (p *Repository) asManifest(ctx context.Context, id image.Digest, once bool) error {
+	_, err := p.ask(ctx, request{method: http.MethodHead, path: "/manifests/" + id.String(), header: accept(), once: once}, http.StatusOK)
+	return err
+}
+
+// isNone reports whether a registry says that it has no such manifest.
+func isNone(err error) bool {
+	return isStatus(err, http.StatusNotFound) || isStatus(err, http.StatusBadRequest)
+}
+
+// unlessNone is err, but nil where it says that nothing is there.
+func unlessNone(err error) error {
+	if isNone(err) {
+		return nil
+	}
+	return err
+}
+
+func (p *Repository) hasBlob(ctx context.Context, id image.Digest) (bool, error) {
 	_, err := p.headBlob(ctx, id)
 	if isStatus(err, http.StatusNotFound) {
 		return false, nil

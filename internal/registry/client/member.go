@@ -70,11 +70,8 @@ func (p *Repository) Belongs(ctx context.Context, repository string, manifest im
 	if err := p.only(ctx, repository); err != nil {
 		return false, err
 	}
-	_, err := p.headManifest(ctx, manifest.String())
-	if isStatus(err, http.StatusNotFound) {
-		return false, nil
-	}
-	return err == nil, p.failure(ctx, err, "cannot look into %s", p.where())
+	at, err := p.locate(ctx, manifest)
+	return at == inManifests, p.failure(ctx, err, "cannot look into %s", p.where())
 }
 
 // mostReferrers bounds the manifests that refer to one other.

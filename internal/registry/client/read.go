@@ -19,27 +19,38 @@ func (p *Repository) Resolve(ctx context.Context, ref image.Reference) (image.ID
 	if err := p.check(ctx); err != nil {
 		return image.ID{}, err
 	}
-	name := ref.Tag
 	if !ref.Digest.IsZero() {
-		name = ref.Digest.String()
-	}
-	id, err := p.headManifest(ctx, name)
-	if a := answerOf(err); a != nil && (a.status == http.StatusNotFound || a.status == http.StatusBadRequest) {
-		if !ref.Digest.IsZero() {
-			if there, err := p.isConfig(ctx, ref.Digest); err != nil || there {
-				return ref.Digest, err
-			}
+		if err := p.resolveDigest(ctx, ref); err != nil {
+			return image.ID{}, err
 		}
+		return ref.Digest, nil
+	}
+	id, err := p.headManifest(ctx, ref.Tag)
+	if isNone(err) {
 		return image.ID{}, p.notFound(ctx, ref)
 	}
 	if err != nil {
 		return image.ID{}, p.failure(ctx, err, "cannot look for %s in %s", ref, p.registry.o.Name)
 	}
-	if !ref.Digest.IsZero() {
-		id = ref.Digest // whatever the registry says: the bytes are compared with it
-	}
 	p.registry.settle(p, id)
 	return id, nil
+}
+
+// resolveDigest makes sure that an image is there by its digest.
+func (p *Repository) resolveDigest(ctx context.Context, ref image.Reference) error {
+	at, err := p.locate(ctx, ref.Digest)
+	switch {
+	case err != nil:
+		return p.failure(ctx, err, "cannot look for %s in %s", ref, p.registry.o.Name)
+	case at == inManifests:
+		p.registry.settle(p, ref.Digest)
+		return nil
+	case at == inBlobs:
+		if is, err := p.isConfig(ctx, ref.Digest); is || err != nil {
+			return err
+		}
+	}
+	return p.notFound(ctx, ref)
 }
 
 // isConfig reports whether a blob is the config of an image.

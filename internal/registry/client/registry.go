@@ -145,7 +145,7 @@ func (r *Registry) findScheme(ctx context.Context) error {
 	if secure == nil || ctx.Err() != nil {
 		return orContext(ctx, secure)
 	}
-	if untrusted(secure) {
+	if untrusted(secure) || alerted(secure) {
 		r.base = "https://" + r.o.endpoint() // it is TLS: the failure is to be told
 		return nil
 	}

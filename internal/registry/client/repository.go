@@ -212,10 +212,15 @@ func (p *Repository) headBlob(ctx context.Context, id image.Digest) (int64, erro
 	return resp.ContentLength, nil
 }
 
-// get reads a document.
+// get reads a document, with patience.
 func (p *Repository) get(ctx context.Context, path string) ([]byte, error) {
+	return p.read(ctx, request{method: http.MethodGet, path: path, header: accept()})
+}
+
+// read reads what a request is answered.
+func (p *Repository) read(ctx context.Context, q request) ([]byte, error) {
 	for attempt := 0; ; attempt++ {
-		resp, err := p.do(ctx, request{method: http.MethodGet, path: path, header: accept()})
+		resp, err := p.do(ctx, q)
 		if err != nil {
 			return nil, err
 		}
@@ -246,16 +251,7 @@ func (p *Repository) Document(ctx context.Context, id image.Digest) ([]byte, err
 	if doc := p.remembered(id); doc != nil {
 		return doc, nil
 	}
-	p.mu.Lock()
-	ways := []string{"/manifests/", "/blobs/"}
-	if _, config := p.configs[id]; config || p.blobs[id] {
-		ways[0], ways[1] = ways[1], ways[0]
-	}
-	p.mu.Unlock()
-	doc, err := p.get(ctx, ways[0]+id.String())
-	if a := answerOf(err); a != nil && (a.status == http.StatusNotFound || a.status == http.StatusBadRequest) {
-		doc, err = p.get(ctx, ways[1]+id.String())
-	}
+	doc, err := p.fetch(ctx, id)
 	switch {
 	case isStatus(err, http.StatusNotFound):
 		return nil, p.missing("document", id)
@@ -269,6 +265,34 @@ func (p *Repository) Document(ctx context.Context, id image.Digest) ([]byte, err
 	}
 	p.remember(id, doc)
 	return doc, nil
+}
+
+// fetch reads a document from where its kind is kept, the likelier place first.
+func (p *Repository) fetch(ctx context.Context, id image.Digest) ([]byte, error) {
+	manifest, blob := "/manifests/"+id.String(), "/blobs/"+id.String()
+	p.mu.Lock()
+	_, config := p.configs[id]
+	config = config || p.blobs[id]
+	p.mu.Unlock()
+	if config {
+		doc, err := p.get(ctx, blob)
+		if isNone(err) {
+			doc, err = p.get(ctx, manifest)
+		}
+		return doc, err
+	}
+	doc, err := p.read(ctx, request{method: http.MethodGet, path: manifest, header: accept(), once: true})
+	switch {
+	case err == nil:
+		return doc, nil
+	case isNone(err):
+		return p.get(ctx, blob)
+	case isStatus(err, http.StatusInternalServerError): // see locate
+		if doc, err := p.read(ctx, request{method: http.MethodGet, path: blob, once: true}); err == nil {
+			return doc, nil
+		}
+	}
+	return p.get(ctx, manifest)
 }
 
 func (p *Repository) damaged(what string, id image.Digest, cause error) error {

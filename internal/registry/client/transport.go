@@ -191,7 +191,7 @@ func passing(resp *http.Response, err error) bool {
 	switch {
 	case errors.As(err, &name):
 		return !name.IsNotFound
-	case untrusted(err), errors.Is(err, http.ErrSchemeMismatch), fault.Interrupted(err), fault.KindOf(err) != fault.Other:
+	case untrusted(err), alerted(err), errors.Is(err, http.ErrSchemeMismatch), fault.Interrupted(err), fault.KindOf(err) != fault.Other:
 		return false
 	}
 	return true
@@ -210,6 +210,13 @@ func untrusted(err error) bool {
 	var unknown x509.UnknownAuthorityError
 	var host x509.HostnameError
 	return errors.As(err, &verify) || errors.As(err, &unknown) || errors.As(err, &host)
+}
+
+// alerted reports whether the server has ended the connection by a message of TLS,
+// as where it asks for a certificate that it was not shown.
+func alerted(err error) bool {
+	var said *net.OpError
+	return errors.As(err, &said) && said.Op == "remote error"
 }
 
 // pauseFor returns how long to wait: as the server says, else longer each time. It

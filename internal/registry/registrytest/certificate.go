@@ -15,17 +15,16 @@ import (
 	"time"
 )
 
-// certify writes a certificate for 127.0.0.1 and its key, and returns the file of
-// the authority that vouches for it, itself.
-func (s *Server) certify(t testing.TB) string {
+// certify writes a certificate for 127.0.0.1, which is its own authority, and its key.
+func (s *Server) certify(t testing.TB) (certificate, keyFile string) {
 	t.Helper()
 	_, der, key := selfSigned(t)
 	private, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	writePEM(t, filepath.Join(s.dir, "server.key"), "EC PRIVATE KEY", private)
-	return writePEM(t, filepath.Join(s.dir, "server.pem"), "CERTIFICATE", der)
+	keyFile = writePEM(t, filepath.Join(s.dir, "server.key"), "EC PRIVATE KEY", private)
+	return writePEM(t, filepath.Join(s.dir, "server.pem"), "CERTIFICATE", der), keyFile
 }
 
 func selfSigned(t testing.TB) (*x509.Certificate, []byte, *ecdsa.PrivateKey) {

@@ -22,6 +22,9 @@ const (
 	User     = "dogestry"
 	Password = "a secret of tests"
 
+	// IdentityToken stands for both where tokens are given.
+	IdentityToken = "a secret token of tests"
+
 	hashed = "$2a$04$YQzuaDosatieKjnA4VnaVeaC7wVSdlgoEgl2m9TTxyAc6sVQjem2W" // of Password, bcrypt
 )
 
@@ -30,15 +33,19 @@ type Options struct {
 	Basic bool // ask for User and Password
 	Token bool // ask for a token, which is given to User and Password
 	TLS   bool // with a certificate that CAFile alone vouches for
+	Shown bool // ask clients for that certificate too, with TLS
 
 	NoDelete bool // refuse deletions
+
+	Debian bool // run Debian's docker-registry (2.8), and not 3.x
 }
 
 // Server is a registry that is empty at first.
 type Server struct {
-	Host   string // and port
-	CAFile string // with TLS
-	Tokens *Tokens
+	Host    string // and port
+	CAFile  string // with TLS: the server's certificate
+	KeyFile string // and its key
+	Tokens  *Tokens
 
 	dir string
 }
@@ -46,13 +53,17 @@ type Server struct {
 // Start runs a registry until the test ends.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
-	binary, err := findBinary()
+	find := findBinary
+	if o.Debian {
+		find = func() (string, error) { return exec.LookPath("docker-registry") }
+	}
+	binary, err := find()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("a stock registry is missing (script/bootstrap test installs it): %v", err)
 	}
 	s := &Server{dir: t.TempDir()}
 	if o.TLS {
-		s.CAFile = s.certify(t)
+		s.CAFile, s.KeyFile = s.certify(t)
 	}
 	if o.Token {
 		s.Tokens = startTokens(t, s.dir)
@@ -142,7 +153,11 @@ func (s *Server) config(o Options) string {
 	fmt.Fprintf(&c, "storage: {filesystem: {rootdirectory: %q}, delete: {enabled: %t}}\n", s.data(), !o.NoDelete)
 	fmt.Fprintf(&c, "http:\n  addr: 127.0.0.1:0\n")
 	if o.TLS {
-		fmt.Fprintf(&c, "  tls: {certificate: %q, key: %q}\n", filepath.Join(s.dir, "server.pem"), filepath.Join(s.dir, "server.key"))
+		clients := "[]"
+		if o.Shown {
+			clients = fmt.Sprintf("[%q]", s.CAFile)
+		}
+		fmt.Fprintf(&c, "  tls: {certificate: %q, key: %q, clientcas: %s}\n", s.CAFile, s.KeyFile, clients)
 	}
 	switch {
 	case o.Basic:
@@ -194,5 +209,5 @@ func findBinary() (string, error) {
 		}
 		break
 	}
-	return "", errors.New("no registry on this machine: run script/bootstrap test")
+	return "", errors.New("no .cache/bin/registry here or above")
 }

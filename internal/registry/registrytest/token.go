@@ -65,9 +65,18 @@ func (k *Tokens) Live(d time.Duration) {
 	k.life = d
 }
 
-// ServeHTTP gives a token.
+// ServeHTTP gives a token: for a name and a password, or, by POST, for an identity
+// token (distribution, "OAuth2 Token Authentication").
 func (k *Tokens) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	user, password, ok := req.BasicAuth()
+	asked := req.URL.Query()
+	if req.Method == http.MethodPost {
+		_ = req.ParseForm() // what is not understood is missing
+		asked, user, password, ok = req.PostForm, User, "", req.PostForm.Get("grant_type") == "refresh_token"
+		if req.PostForm.Get("refresh_token") == IdentityToken {
+			password = Password
+		}
+	}
 	if ok && (user != User || password != Password) {
 		http.Error(w, "wrong password", http.StatusUnauthorized)
 		return
@@ -77,7 +86,7 @@ func (k *Tokens) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		Name    string   `json:"name"`
 		Actions []string `json:"actions"`
 	}
-	scopes := strings.Fields(strings.Join(req.URL.Query()["scope"], " "))
+	scopes := strings.Fields(strings.Join(asked["scope"], " "))
 	granted := []access{}
 	for _, scope := range scopes {
 		parts := strings.Split(scope, ":")
@@ -94,7 +103,7 @@ func (k *Tokens) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		"iss": issuer, "sub": user, "aud": service, "jti": rand.Text(),
 		"iat": now.Unix(), "nbf": now.Add(-time.Minute).Unix(), "exp": now.Add(life).Unix(), "access": granted,
 	})
-	_ = json.NewEncoder(w).Encode(map[string]any{"token": token})
+	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token})
 }
 
 // sign makes a JSON web token (RFC 7519) with the certificate in it.
