@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"github.com/dogestry/dogestry/internal/image"
@@ -132,7 +131,12 @@ func TestSlowClient(t *testing.T) {
 			want = errSlow
 		}
 		c := call{w: slowWriter{httptest.NewRecorder()}, r: httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)}
-		if err := s.send(c, iotest.OneByteReader(strings.NewReader("abc"))); err != want {
+		pace := s.room.pace(leastTaken)
+		err := s.write(c, []byte("a"), &pace)
+		if err == nil {
+			err = s.write(c, []byte("b"), &pace)
+		}
+		if err != want {
 			t.Errorf("%d wait: an answer ends with %v", waiting, err)
 		}
 		body := &paced{slowReader{strings.NewReader("abc")}, s.writing.pace(leastGiven)}
