@@ -350,6 +350,25 @@ func (r *reading) run(ctx context.Context) {
 		}
 		r.add(p, from.seen, err)
 	}
+	r.linger(ctx)
+}
+
+// linger waits until nothing is kept any more: so long that takes memory, which is
+// reckoned as that of what was opened.
+func (r *reading) linger(ctx context.Context) {
+	for r.keeps() {
+		select {
+		case <-r.moved:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *reading) keeps() bool {
+	r.sharing.mu.Lock()
+	defer r.sharing.mu.Unlock()
+	return len(r.kept) > 0
 }
 
 // place waits until another piece is wanted, and returns where to read it. It returns
