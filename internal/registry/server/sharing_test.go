@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -240,6 +241,9 @@ func TestSharedFailure(t *testing.T) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
 	}
+	if _, ok := from.prints.of.get(from.id()); ok {
+		t.Error("what was not read to its end is known")
+	}
 	late := s.enter(t.Context(), from.id(), from.open)
 	if got, err := rest(t.Context(), late); err != nil || !bytes.Equal(got, from.layer) {
 		t.Errorf("later: %d bytes, %v", len(got), err)
@@ -293,6 +297,37 @@ func TestLeave(t *testing.T) {
 	}
 	if len(s.of) > 0 || s.spare != allPieces {
 		t.Errorf("%d layers are left", len(s.of))
+	}
+}
+
+// TestWaitedFor: who is first waits, where there is no place for another piece, for
+// those behind who are quick, or no slower than he is, and for no others.
+func TestWaitedFor(t *testing.T) {
+	const ms = time.Millisecond
+	for what, c := range map[string]struct {
+		kept        int // pieces, of which the member behind has none yet
+		first, last time.Duration
+		ahead       int // pieces that who is first has before him
+		spare       int
+		now, again  bool
+	}{
+		"quick":                     {mostPieces, 1, fastEnough - ms, 0, allPieces, false, true},
+		"slow line":                 {mostPieces, ms, 100 * ms, 0, allPieces, true, false},
+		"all are slow":              {mostPieces, 90 * ms, 100 * ms, 0, allPieces, false, true},
+		"there is place":            {mostPieces - 1, ms, ms, 0, allPieces, true, false},
+		"nothing to spare":          {ownPieces, ms, ms, 0, 0, false, true},
+		"slow, nothing to spare":    {ownPieces, ms, 100 * ms, 0, 0, true, false},
+		"own place":                 {ownPieces - 1, ms, ms, 0, 0, true, false},
+		"there is enough before it": {mostPieces, ms, 100 * ms, aheadPieces, allPieces, false, false},
+	} {
+		s := newSharing()
+		s.spare = c.spare
+		first := &member{number: c.kept - c.ahead, busy: 10 * c.first, pieces: 10}
+		last := &member{busy: 10 * c.last, pieces: 10}
+		r := &reading{sharing: s, kept: make([]*piece, c.kept), members: map[*member]bool{first: true, last: true}}
+		if now, again := r.wanted(); now != c.now || again != c.again {
+			t.Errorf("%s: %v, %v", what, now, again)
+		}
 	}
 }
 
