@@ -296,7 +296,7 @@ func (s *Server) openKnown(ctx context.Context, repository string, layer remote.
 		return s.unproved.Damage(layer, cause)
 	}}
 	offset := int64(first) * pieceSize
-	if s.ranges != nil && first > 0 {
+	if s.ranges != nil && (first > 0 || end < known.size) {
 		length := int64(-1) // also what is behind its end, where nothing may be
 		if last := (end + pieceSize - 1) / pieceSize * pieceSize; last < known.size {
 			length = last - offset
