@@ -174,9 +174,14 @@ func (c cachedBesides) OpenRange(ctx context.Context, layer remote.Layer, offset
 	return c.through.OpenRange(ctx, layer, offset, n)
 }
 
-// ObjectVersion implements remote.Versions.
-func (c cachedBesides) ObjectVersion(ctx context.Context, layer remote.Layer) (string, error) {
-	return c.through.ObjectVersion(ctx, layer)
+// OpenDecoded implements remote.Unproved.
+func (c cachedBesides) OpenDecoded(ctx context.Context, layer remote.Layer) (io.ReadCloser, error) {
+	return c.through.OpenDecoded(ctx, layer)
+}
+
+// Damage implements remote.Unproved.
+func (c cachedBesides) Damage(layer remote.Layer, cause error) error {
+	return c.through.Damage(layer, cause)
 }
 
 // serveLog returns the logger of what runs until it is stopped: what goes wrong is

@@ -9,7 +9,10 @@ import (
 	"github.com/dogestry/dogestry/internal/remote"
 )
 
-var _ remote.Ranges = (*Source)(nil)
+var (
+	_ remote.Ranges   = (*Source)(nil)
+	_ remote.Unproved = (*Source)(nil)
+)
 
 // OpenRange implements remote.Ranges: of what the cache has, else of the remote,
 // where that can. Nothing is kept by it.
@@ -46,18 +49,25 @@ func (r *pinnedReader) Close() error {
 	return r.ReadCloser.Close()
 }
 
-// ObjectVersion returns a text that is another one whenever the object that a layer
-// would be read from now was written again: the cache's, or else the remote's.
-func (s *Source) ObjectVersion(ctx context.Context, layer remote.Layer) (string, error) {
-	if found, ok := s.cache.find(ctx, layer.Digest); ok {
-		version, err := s.cache.repo.ObjectVersion(ctx, found)
-		if err == nil {
-			return "cache " + version, nil
+// OpenDecoded implements remote.Unproved. What comes into the cache just now is proved
+// all the same, and so is what a remote gives only so.
+func (s *Source) OpenDecoded(ctx context.Context, layer remote.Layer) (io.ReadCloser, error) {
+	r, err := s.read(ctx, layer, false)
+	if err != nil {
+		return nil, err
+	}
+	if r != nil {
+		if r.flight == nil && (r.at.Size < 0 || r.at.Size > small) { // else proved already
+			r.proved = readerFunc(r.next)
 		}
+		return r, nil
 	}
-	has, ok := s.from.(remote.Versions)
-	if !ok || layer.Source == inCache {
-		return fmt.Sprintf("read %d", s.unknown.Add(1)), nil // nobody knows whether it is the same
+	up, err := s.upstream(ctx, layer)
+	if err != nil {
+		return nil, err
 	}
-	return has.ObjectVersion(ctx, layer)
+	if from, ok := s.from.(remote.Unproved); ok {
+		return from.OpenDecoded(ctx, up)
+	}
+	return s.from.Open(ctx, up)
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"sync/atomic"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -23,9 +22,8 @@ type Source struct {
 	cache   *Cache
 	from    remote.Source
 	flights *flights
-	live    bool          // what is there is asked of the remote
-	unknown atomic.Uint64 // numbers what nobody knows the version of
-	unread  *unread       // nil where the remote learns nothing from what is read there
+	live    bool    // what is there is asked of the remote
+	unread  *unread // nil where the remote learns nothing from what is read there
 }
 
 var (

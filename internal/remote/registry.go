@@ -140,9 +140,13 @@ type Manifests interface {
 	ManifestOf(ctx context.Context, config image.ID) ([]byte, error)
 }
 
-// Versions is a remote that knows when a layer was written again.
-type Versions interface {
-	// ObjectVersion returns a text that is another one whenever the object in which
-	// a layer lies, as Look found it, was written again.
-	ObjectVersion(ctx context.Context, layer Layer) (string, error)
+// Unproved is a Source whose layers can be read by who proves them.
+type Unproved interface {
+	// OpenDecoded is Open without the proof: any bytes may come, and more or fewer
+	// than there should. What cannot be decoded is a Damaged fault of Read.
+	OpenDecoded(ctx context.Context, layer Layer) (io.ReadCloser, error)
+
+	// Damage returns the Damaged fault of a layer whose bytes turned out to be
+	// wrong, cause saying how.
+	Damage(layer Layer, cause error) error
 }

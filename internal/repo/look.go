@@ -111,12 +111,20 @@ func (r *Repo) Look(ctx context.Context, c remote.Closure, known map[image.Diges
 	if err := g.Wait(); err != nil {
 		return nil, r.failure(err, "cannot look into %s", r.name)
 	}
+	looked := make(map[image.Digest]*files, len(documents))
 	for i, in := range documents {
+		looked[c.Documents[i]] = in
 		if in != nil && in.json {
 			found.Documents[c.Documents[i]] = in.documentVersion()
 		}
 	}
-	layers, torn, err := r.layers(ctx, c.Layers, filesOf, known)
+	// Nobody may know which of the two something is.
+	layers, torn, err := r.layers(ctx, c.Layers, func(ctx context.Context, id image.Digest) (*files, error) {
+		if in, ok := looked[id]; ok {
+			return in, nil
+		}
+		return filesOf(ctx, id)
+	}, known)
 	if err != nil {
 		return nil, err
 	}

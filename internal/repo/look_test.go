@@ -102,6 +102,9 @@ func TestLookAtManyIsLookAtEach(t *testing.T) {
 		t.Errorf("%d listings of more than one entry for a few", n)
 	}
 	before := s.all.Load()
+	if before != int64(len(asked.Layers)) {
+		t.Errorf("%d listings of %d entries that may be documents or layers", before, len(asked.Layers))
+	}
 	many, err := r.Look(t.Context(), asked, nil)
 	if err != nil {
 		t.Fatal(err)

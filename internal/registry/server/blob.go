@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,11 +31,16 @@ func (b blob) size() int64 {
 // blob looks for a blob. One of which only a part is there is none.
 func (s *Server) blob(ctx context.Context, repository string, id image.Digest) (blob, error) {
 	from := remote.SourceOf(s.from, repository)
-	found, err := from.Look(ctx, remote.Closure{Documents: []image.Digest{id}, Layers: []image.Digest{id}}, nil)
+	known := map[image.Digest]remote.Layer{}
+	if layer, ok := s.found.get(id); ok {
+		known[id] = layer
+	}
+	found, err := from.Look(ctx, remote.Closure{Documents: []image.Digest{id}, Layers: []image.Digest{id}}, known)
 	if err != nil {
 		return blob{}, err
 	}
 	if layer, ok := found.Layers[id]; ok {
+		s.found.put(id, layer, 1)
 		return blob{layer: layer}, nil
 	}
 	if _, ok := found.Documents[id]; ok {
@@ -137,43 +141,39 @@ func matches(list string, id image.Digest) bool {
 	return false
 }
 
-// sendLayer sends all of a layer. The source holds its last byte back until the
-// digest is proved; without it the answer is shorter than it said, and no client
-// takes it for whole.
+// sendLayer sends all of a layer, as it is read together with others who want it. Its
+// last byte comes only when the digest is proved; without it the answer is shorter than
+// it said, and no client takes it for whole.
 func (s *Server) sendLayer(c call, layer remote.Layer) error {
 	if layer.Size < 0 && !c.r.ProtoAtLeast(1, 1) { // it would not see where the answer is cut off
 		return &failure{status: http.StatusHTTPVersionNotSupported, code: codeUnsupported, message: "the size of this blob is not known: ask with HTTP/1.1"}
 	}
-	from, err := s.open(c.r.Context(), c.repository, layer)
+	ctx := c.r.Context()
+	release, err := s.room.take(ctx, pieceSize)
 	if err != nil {
 		return err
 	}
-	defer from.Close()
+	defer release()
+	m := s.enter(ctx, c.repository, layer)
+	defer m.leave()
 	setLength(c.w.Header(), layer.Size)
-	return s.send(c, from)
-}
-
-// errGone says that the client does not take any more.
-var errGone = errors.New("the client is gone")
-
-// send copies to the client.
-func (s *Server) send(c call, from io.Reader) error {
-	buffer := s.buffers.Get().(*[copyBuffer]byte)
-	defer s.buffers.Put(buffer)
 	pace := s.room.pace(leastTaken)
 	for {
-		n, err := from.Read(buffer[:])
-		if err := s.write(c, buffer[:n], &pace); err != nil {
-			return err
-		}
+		b, err := m.next(ctx)
 		if err == io.EOF {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		if err := s.write(c, b, &pace); err != nil {
+			return err
+		}
 	}
 }
+
+// errGone says that the client does not take any more.
+var errGone = errors.New("the client is gone")
 
 // write sends bytes to a client, and fails where it takes them too slowly while others wait.
 func (s *Server) write(c call, b []byte, pace *pace) error {
@@ -196,63 +196,144 @@ func (s *Server) write(c call, b []byte, pace *pace) error {
 
 // sendPart sends a part of a blob, once all of it has been proved.
 func (s *Server) sendPart(c call, b blob, p part) error {
-	var from io.Reader
-	if b.document != nil {
-		from = bytes.NewReader(b.document[p.offset : p.offset+p.length])
-	} else {
-		if err := s.prove(c.r.Context(), c.repository, b.layer); err != nil {
-			return err
-		}
-		opened, err := s.openPart(c.r.Context(), c.repository, b.layer, p)
-		if err != nil {
-			return err
-		}
-		defer opened.Close()
-		from = opened
-	}
 	h := c.w.Header()
 	h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", p.offset, p.offset+p.length-1, b.size()))
-	setLength(h, p.length)
-	c.w.WriteHeader(http.StatusPartialContent)
-	counted := &image.Watched{R: io.LimitReader(from, p.length)}
-	if err := s.send(c, counted); err != nil {
+	pace := s.room.pace(leastTaken)
+	if b.document != nil {
+		setLength(h, p.length)
+		c.w.WriteHeader(http.StatusPartialContent)
+		return s.write(c, b.document[p.offset:p.offset+p.length], &pace)
+	}
+	ctx := c.r.Context()
+	release, err := s.room.take(ctx, pieceSize)
+	if err != nil {
 		return err
 	}
-	if counted.Count() < p.length {
-		return fmt.Errorf("layer %s ends before byte %d: %w", b.layer.Digest, p.offset+p.length, io.ErrUnexpectedEOF)
+	defer release()
+	known, err := s.prove(ctx, c.repository, b.layer)
+	if err != nil {
+		return err
+	}
+	first := int(p.offset / pieceSize)
+	from, err := s.openKnown(ctx, c.repository, b.layer, known, first, p.offset+p.length)
+	if err != nil {
+		return err
+	}
+	defer from.from.Close()
+	buffer := s.buffers.Get().(*[pieceSize]byte)
+	defer s.buffers.Put(buffer)
+	for begun := false; p.length > 0; {
+		at := from.read
+		n, err := from.fill(buffer[:])
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if at+int64(n) <= p.offset { // before it
+			continue
+		}
+		if !begun {
+			begun = true
+			setLength(h, p.length)
+			c.w.WriteHeader(http.StatusPartialContent)
+		}
+		piece := buffer[p.offset-at : min(int64(n), p.offset-at+p.length)]
+		if err := s.write(c, piece, &pace); err != nil {
+			return err
+		}
+		p.offset, p.length = p.offset+int64(len(piece)), p.length-int64(len(piece))
 	}
 	return nil
 }
 
-// openPart opens a part of a layer: where it is stored as its own bytes only that,
-// else all before it is decoded and passed over.
-func (s *Server) openPart(ctx context.Context, repository string, layer remote.Layer, p part) (io.ReadCloser, error) {
-	if s.ranges != nil {
-		from, err := s.whenRoom(ctx, plainMemory+s.memoryOf(ctx, layer), func() (io.ReadCloser, error) { return s.ranges.OpenRange(ctx, layer, p.offset, p.length) })
-		if !errors.Is(err, errors.ErrUnsupported) {
-			return from, err
+// prove returns what a layer is recognised by. One that is not known is read once, by
+// all together who wait for it.
+func (s *Server) prove(ctx context.Context, repository string, layer remote.Layer) (*proof, error) {
+	if known := s.known(layer); known != nil {
+		return known, nil
+	}
+	m := s.enter(ctx, repository, layer)
+	defer m.leave()
+	for size := int64(0); ; {
+		b, err := m.next(ctx)
+		if size += int64(len(b)); err == io.EOF {
+			return &proof{size, m.in.fingerprints()}, nil
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	from, err := s.open(ctx, repository, layer)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := io.CopyN(io.Discard, from, p.offset); err != nil {
-		return nil, errors.Join(err, from.Close())
-	}
-	return from, nil
 }
 
-// open opens a layer, once there is room for it: memory does not grow with the
-// number of clients.
-func (s *Server) open(ctx context.Context, repository string, layer remote.Layer) (io.ReadCloser, error) {
-	memory := int64(decodedMemory)
-	if isPlain(layer) {
-		memory = plainMemory
+// known returns what is remembered of a layer, nil where that is nothing.
+func (s *Server) known(layer remote.Layer) *proof {
+	if known, ok := s.prints.of.get(layer.Digest); ok && (layer.Size < 0 || layer.Size == known.size) {
+		return known
 	}
-	return s.whenRoom(ctx, memory+s.memoryOf(ctx, layer), func() (io.ReadCloser, error) {
+	return nil
+}
+
+// enter lets somebody read a layer with others.
+func (s *Server) enter(ctx context.Context, repository string, layer remote.Layer) *member {
+	return s.sharing.enter(ctx, layer.Digest, func(ctx context.Context, first int) (*pieceReader, error) {
+		if known := s.known(layer); known != nil {
+			return s.openKnown(ctx, repository, layer, known, first, known.size)
+		}
+		from, err := s.open(ctx, repository, layer)
+		if err != nil {
+			return nil, err
+		}
+		return &pieceReader{id: layer.Digest, from: from, prints: s.prints}, nil
+	})
+}
+
+// openKnown opens a layer that was proved before, to be read up to a byte: where it is
+// stored as its own bytes from a piece on, else from its beginning.
+func (s *Server) openKnown(ctx context.Context, repository string, layer remote.Layer, known *proof, first int, end int64) (*pieceReader, error) {
+	r := &pieceReader{id: layer.Digest, prints: s.prints, known: known, seen: known.pieces, damage: func(cause error) error {
+		if s.unproved == nil {
+			return fault.Wrap(fault.Damaged, cause, "layer %s is damaged", layer.Digest.Short())
+		}
+		return s.unproved.Damage(layer, cause)
+	}}
+	offset := int64(first) * pieceSize
+	if s.ranges != nil && (first > 0 || end < known.size) {
+		length := int64(-1) // also what is behind its end, where nothing may be
+		if last := (end + pieceSize - 1) / pieceSize * pieceSize; last < known.size {
+			length = last - offset
+		}
+		from, err := s.whenRoom(ctx, plainMemory+s.memoryOf(ctx, layer), func() (io.ReadCloser, error) { return s.ranges.OpenRange(ctx, layer, offset, length) })
+		if !errors.Is(err, errors.ErrUnsupported) {
+			r.from, r.next, r.read = from, first, offset
+			return r, err
+		}
+	}
+	from, err := s.whenRoom(ctx, s.decoding(ctx, layer), func() (io.ReadCloser, error) {
+		if s.unproved != nil {
+			from, err := s.unproved.OpenDecoded(ctx, layer)
+			if !fault.Is(err, fault.Damaged) { // a source may know where else it is
+				return from, err
+			}
+		}
 		return remote.SourceOf(s.from, repository).Open(ctx, layer)
 	})
+	r.from = from
+	return r, err
+}
+
+// open opens a layer that is to be proved, once there is room for it: memory does not
+// grow with the number of layers.
+func (s *Server) open(ctx context.Context, repository string, layer remote.Layer) (io.ReadCloser, error) {
+	return s.whenRoom(ctx, s.decoding(ctx, layer), func() (io.ReadCloser, error) {
+		return remote.SourceOf(s.from, repository).Open(ctx, layer)
+	})
+}
+
+// decoding is what a layer takes that is read from its beginning.
+func (s *Server) decoding(ctx context.Context, layer remote.Layer) int64 {
+	if isPlain(layer) {
+		return plainMemory + s.memoryOf(ctx, layer)
+	}
+	return decodedMemory + s.memoryOf(ctx, layer)
 }
 
 // isPlain reports whether a layer is stored as its own bytes, as far as its sizes and
@@ -294,42 +375,4 @@ type weighed struct {
 func (w *weighed) Close() error {
 	defer w.release()
 	return w.ReadCloser.Close()
-}
-
-// prove reads all of a layer once, unless that object of it has been read before.
-func (s *Server) prove(ctx context.Context, repository string, layer remote.Layer) error {
-	version := "" // nobody knows whether it is the same
-	if s.versions != nil {
-		v, err := s.versions.ObjectVersion(ctx, layer)
-		if err != nil {
-			return err
-		}
-		version = layer.Object + " " + v
-	}
-	if s.isProved(layer, version) {
-		return nil
-	}
-	done, err := s.proving.take(ctx, layer.Digest)
-	if err != nil {
-		return err
-	}
-	defer done()
-	if s.isProved(layer, version) { // by the one whose turn it was
-		return nil
-	}
-	from, err := s.open(ctx, repository, layer)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	if _, err := io.Copy(io.Discard, from); err != nil {
-		return err
-	}
-	s.proved.put(layer.Digest, version, 1)
-	return nil
-}
-
-func (s *Server) isProved(layer remote.Layer, version string) bool {
-	known, ok := s.proved.get(layer.Digest)
-	return ok && version != "" && known == version
 }

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -207,6 +208,11 @@ func TestSwept(t *testing.T) {
 	}
 	blob := remotetest.Noise("swept", 1000)
 	sweep("list", a.blobs[1], blob)
+	upload := r.want(202, "POST", "/v2/app/blobs/uploads/", nil).header.Get("Location")
+	r.want(202, "PATCH", upload, bytes.NewReader(blob[:400]))
+	for range 2 { // as it was told to, and the upload is what it was
+		r.refused(503, "UNAVAILABLE", "PUT", upload+"?digest="+digestOf(blob), bytes.NewReader(blob[400:]))
+	}
 	for _, c := range []struct{ method, path, body string }{
 		{"PUT", "/v2/app/manifests/1", string(a.manifest)},
 		{"POST", "/v2/app/blobs/uploads/?digest=" + digestOf(blob), string(blob)},
@@ -225,6 +231,7 @@ func TestSwept(t *testing.T) {
 		}
 	}
 	sweep("ended")
+	r.want(201, "PUT", upload+"?digest="+digestOf(blob), bytes.NewReader(blob[400:]))
 	r.refused(400, "MANIFEST_BLOB_UNKNOWN", "PUT", "/v2/app/manifests/1", strings.NewReader(string(a.manifest)))
 	r.pushed("app", "1", a)
 	r.pulled("app:1", img)

@@ -1,9 +1,6 @@
 package server
 
-import (
-	"context"
-	"sync"
-)
+import "sync"
 
 // memory remembers a bounded number of things, the newest ones. It is safe for
 // concurrent use.
@@ -47,38 +44,5 @@ func (m *memory[K, V]) put(key K, value V, weight int) {
 		m.order = m.order[1:]
 		m.weight -= m.kept[oldest].weight
 		delete(m.kept, oldest)
-	}
-}
-
-// turns lets those who want to do the same for one key do it one after the other.
-type turns[K comparable] struct {
-	mu    sync.Mutex
-	taken map[K]chan struct{} // closed when the turn ends
-}
-
-func newTurns[K comparable]() *turns[K] { return &turns[K]{taken: map[K]chan struct{}{}} }
-
-// take waits for the turn. The caller calls done, unless there is an error.
-func (t *turns[K]) take(ctx context.Context, key K) (done func(), err error) {
-	for {
-		t.mu.Lock()
-		busy, ok := t.taken[key]
-		if !ok {
-			end := make(chan struct{})
-			t.taken[key] = end
-			t.mu.Unlock()
-			return func() {
-				t.mu.Lock()
-				delete(t.taken, key)
-				t.mu.Unlock()
-				close(end)
-			}, nil
-		}
-		t.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
 	}
 }

@@ -1,11 +1,6 @@
 package server
 
-import (
-	"context"
-	"errors"
-	"sync"
-	"testing"
-)
+import "testing"
 
 // TestMemory: what is remembered is bounded by weight, and the oldest goes first.
 func TestMemory(t *testing.T) {
@@ -30,42 +25,5 @@ func TestMemory(t *testing.T) {
 	}
 	if m.weight != 10 || len(m.kept) != 10 || len(m.order) > 10 {
 		t.Errorf("%d of weight %d in an order of %d", len(m.kept), m.weight, len(m.order))
-	}
-}
-
-// TestTurns: one at a time for each key, and who does not wait any more leaves.
-func TestTurns(t *testing.T) {
-	turns := newTurns[string]()
-	done, err := turns.take(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := turns.take(t.Context(), "b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	other()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := turns.take(ctx, "a"); !errors.Is(err, context.Canceled) {
-		t.Errorf("a turn that is taken, for one who has gone: %v", err)
-	}
-	var wait sync.WaitGroup
-	inside := 0 // the race detector sees who is not alone
-	for range 20 {
-		wait.Go(func() {
-			done, err := turns.take(t.Context(), "a")
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			inside++
-			done()
-		})
-	}
-	done()
-	wait.Wait()
-	if inside != 20 || len(turns.taken) > 0 {
-		t.Errorf("%d had their turn, and %d are left", inside, len(turns.taken))
 	}
 }

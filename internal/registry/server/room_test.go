@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"github.com/dogestry/dogestry/internal/image"
@@ -61,6 +60,7 @@ func TestNoRoom(t *testing.T) {
 			_, err := s.open(t.Context(), "app", remote.Layer{Size: 2})
 			return err
 		},
+		"sending": func() error { return s.sendLayer(getting(t), remote.Layer{Size: 2}) },
 		"writing": func() error {
 			return s.store(t.Context(), image.Descriptor{Size: 2}, strings.NewReader("ab"))
 		},
@@ -81,6 +81,40 @@ func TestNoRoom(t *testing.T) {
 				t.Error("somebody still waits")
 			}
 		})
+	}
+}
+
+// getting is the request of a client that gets something.
+func getting(t *testing.T) call {
+	return call{w: httptest.NewRecorder(), r: httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)}
+}
+
+// one has one layer.
+type one struct {
+	remote.Source
+	layer string
+}
+
+func (o one) Open(context.Context, remote.Layer) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader(o.layer)), nil
+}
+
+// TestRoomOfClients: what a client takes is given back with its answer, whether it gets
+// all of a layer or a part of it.
+func TestRoomOfClients(t *testing.T) {
+	const bytes = "bytes of a layer"
+	s := New(Options{From: one{layer: bytes}})
+	b := blob{layer: remote.Layer{Digest: image.DigestOf([]byte(bytes)), Size: int64(len(bytes))}}
+	for range 2 {
+		if err := s.sendLayer(getting(t), b.layer); err != nil {
+			t.Error(err)
+		}
+		if err := s.sendPart(getting(t), b, part{2, 5}); err != nil {
+			t.Error(err)
+		}
+	}
+	if !s.room.free.TryAcquire(maxMemory) {
+		t.Error("room was not given back")
 	}
 }
 
@@ -132,7 +166,12 @@ func TestSlowClient(t *testing.T) {
 			want = errSlow
 		}
 		c := call{w: slowWriter{httptest.NewRecorder()}, r: httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)}
-		if err := s.send(c, iotest.OneByteReader(strings.NewReader("abc"))); err != want {
+		pace := s.room.pace(leastTaken)
+		err := s.write(c, []byte("a"), &pace)
+		if err == nil {
+			err = s.write(c, []byte("b"), &pace)
+		}
+		if err != want {
 			t.Errorf("%d wait: an answer ends with %v", waiting, err)
 		}
 		body := &paced{slowReader{strings.NewReader("abc")}, s.writing.pace(leastGiven)}

@@ -31,7 +31,7 @@ type Writable interface {
 // Options of a Server.
 type Options struct {
 	// From is what is read. What it can do besides is made use of: remote.Memberships,
-	// remote.Members, remote.Manifests, remote.Ranges, remote.Repositories, remote.Versions. Besides is asked instead where
+	// remote.Members, remote.Manifests, remote.Ranges, remote.Repositories, remote.Unproved. Besides is asked instead where
 	// From is a view of it that does not show all of that.
 	From    remote.Source
 	Besides any
@@ -85,15 +85,16 @@ type Server struct {
 	members     remote.Members     // nil where there are none
 	manifests   remote.Manifests   // nil where there is none
 	ranges      remote.Ranges      // nil where there are none
-	versions    remote.Versions    // nil where there are none
+	unproved    remote.Unproved    // nil where there is none
 
 	routes  []route
-	buffers sync.Pool // of *[copyBuffer]byte
+	buffers sync.Pool // of *[pieceSize]byte
 	room    *room     // for layers on their way out
 	writing *room     // for those on their way to the store
 
-	proved  *memory[image.Digest, string]       // which object had the bytes of a layer
-	proving *turns[image.Digest]                // who reads a layer to prove it
+	found   *memory[image.Digest, remote.Layer] // as it was when it was looked for last
+	prints  *fingerprints                       // of layers that were proved
+	sharing *sharing                            // layers that are being read
 	tagged  *memory[taggedKey, image.ID]        // what tags name, by their versions
 	reached *memory[image.ID, []image.Digest]   // the manifests that a tag on an image leads to
 	by      *memory[memberKey, string]          // the tag by which a repository has a manifest
@@ -103,19 +104,21 @@ type Server struct {
 // What is remembered, in entries of the kind that each memory counts. Together
 // they are some 50 MB.
 const (
-	maxProved  = 64 << 10
+	maxFound   = 32 << 10
 	maxTagged  = 64 << 10
 	maxReached = 128 << 10
 	maxBy      = 16 << 10
 	maxConfigs = 64 << 10
 )
 
-// What layers on their way may take together, and each, in bytes: one that is
-// decoded, and one that is not. What the store takes for it comes to that.
+// What layers on their way may take together, and each that is being read, in bytes:
+// one that is decoded, and one that is not, with the pieces that it may keep. What the
+// store takes for it comes to that, and a piece for each client. What readings may keep
+// beside (allPieces) is not in it.
 const (
 	maxMemory     = 128 << 20
-	decodedMemory = 6 << 20
-	plainMemory   = 1 << 20
+	decodedMemory = 6<<20 + ownPieces*pieceSize
+	plainMemory   = 256<<10 + ownPieces*pieceSize
 )
 
 // What layers on their way to the store may take together, in bytes, and one for
@@ -133,20 +136,18 @@ const (
 	writingWait = 5 * time.Minute
 )
 
-// copyBuffer is in how large pieces layers are sent, in bytes, and crowdedWrite while
-// somebody waits: a slow client shows sooner.
-const (
-	copyBuffer   = 256 << 10
-	crowdedWrite = 32 << 10
-)
+// crowdedWrite is how much is written to a client at once while somebody waits, in
+// bytes: a slow one shows sooner.
+const crowdedWrite = 32 << 10
 
 // New returns a server. It does no I/O.
 func New(o Options) *Server {
 	s := &Server{
 		from: o.From, to: o.To, mirrors: o.Mirrors, damage: o.Damage, log: o.Log,
 		storeMemory: o.StoreMemory, writeMemory: o.WriteMemory, cached: o.Cached, maxBlob: o.MaxBlob,
-		proved:  newMemory[image.Digest, string](maxProved),
-		proving: newTurns[image.Digest](),
+		found:   newMemory[image.Digest, remote.Layer](maxFound),
+		prints:  newFingerprints(),
+		sharing: newSharing(),
 		tagged:  newMemory[taggedKey, image.ID](maxTagged),
 		reached: newMemory[image.ID, []image.Digest](maxReached),
 		by:      newMemory[memberKey, string](maxBy),
@@ -157,7 +158,7 @@ func New(o Options) *Server {
 	if s.maxBlob == 0 {
 		s.maxBlob = math.MaxInt64 - 1
 	}
-	s.buffers.New = func() any { return new([copyBuffer]byte) }
+	s.buffers.New = func() any { return new([pieceSize]byte) }
 	if o.Besides == nil {
 		o.Besides = o.From
 	}
@@ -165,7 +166,7 @@ func New(o Options) *Server {
 	s.members, _ = o.Besides.(remote.Members)
 	s.manifests, _ = o.Besides.(remote.Manifests)
 	s.ranges, _ = o.Besides.(remote.Ranges)
-	s.versions, _ = o.Besides.(remote.Versions)
+	s.unproved, _ = o.Besides.(remote.Unproved)
 	if s.damage == nil {
 		s.damage = func(error) {}
 	}

@@ -253,15 +253,13 @@ func (s *Server) putUpload(c call) error {
 	_, peekErr := body.Peek(1)
 	switch {
 	case peekErr == io.EOF: // no body, or an empty one
-		err = s.finish(c, id, size)
+		err = s.finish(c, image.Descriptor{Digest: id, Size: size}, nil)
 	case peekErr != nil:
 		return bodyFailure(peekErr)
 	case size == 0:
 		err = s.takeAll(c, id, body)
 	default:
-		if size, err = s.appendTo(c, size, body); err == nil {
-			err = s.finish(c, id, size)
-		}
+		err = s.finishWith(c, id, size, body)
 	}
 	var mismatch *image.MismatchError
 	if err != nil && !errors.As(err, &mismatch) {
@@ -291,14 +289,48 @@ func (s *Server) takeAll(c call, id image.Digest, body io.Reader) error {
 	return s.take(c, id, c.r.ContentLength, body)
 }
 
-// finish makes a blob of an upload.
-func (s *Server) finish(c call, id image.Digest, size int64) error {
+// finishWith is finish of an upload, of which size bytes are there, and a body with the
+// last ones. It does not append these: a client that has to send them once more, since
+// the answer was to come again, finds the upload as it was.
+func (s *Server) finishWith(c call, id image.Digest, size int64, body io.Reader) error {
+	chunk, err := chunkOf(c.r)
+	if err != nil {
+		return err
+	}
+	length := c.r.ContentLength
+	if chunk != nil {
+		if chunk.offset != size {
+			return outOfOrder(c, size)
+		}
+		length = chunk.length
+	}
+	blob := image.Descriptor{Digest: id, Size: -1}
+	if length >= 0 {
+		blob.Size = size + length
+	}
+	if size > s.maxBlob || length > s.maxBlob-size {
+		return image.ErrTooLarge
+	}
+	counted := &image.Watched{R: &paced{&limited{body, s.maxBlob - size}, s.writing.pace(leastGiven)}}
+	err = s.finish(c, blob, counted)
+	if err != nil && counted.Err() != nil {
+		return bodyFailure(counted.Err())
+	}
+	return err
+}
+
+// finish makes a blob of an upload, and of what is to follow it, which may be nil.
+func (s *Server) finish(c call, blob image.Descriptor, more io.Reader) error {
 	from, err := s.to.OpenUpload(c.r.Context(), c.arg)
 	if err != nil {
 		return uploadFailure(err)
 	}
 	defer from.Close()
-	return s.store(c.r.Context(), image.Descriptor{Digest: id, Size: size}, from)
+	all := io.Reader(from)
+	if more != nil {
+		all = io.MultiReader(from, more)
+	}
+	return s.store(c.r.Context(), blob, all)
 }
 
 // take makes a blob of a body; size is -1 where it is not known.
