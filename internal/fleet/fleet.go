@@ -263,4 +263,3 @@ func (r *run) verdict(ctx context.Context) error {
 	}
 	return fault.Wrap(kind, first, "%d of %d engines failed; the first of them", failed, count)
 }
-
