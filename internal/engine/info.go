@@ -37,6 +37,9 @@ func (c *Client) ask(ctx context.Context) error {
 	if err != nil {
 		return c.failure(ctx, err, "cannot ask what it is")
 	}
+	if r.Info.ID != "" {
+		c.id = r.Info.ID + " " + r.Info.Name
+	}
 	c.kind = Classic
 	for _, pair := range r.Info.DriverStatus {
 		if pair[0] == "driver-type" && strings.HasPrefix(pair[1], snapshotterDriver) {
@@ -97,6 +100,11 @@ func (c *Client) Unpacks(compression string) bool {
 
 // Kind returns what kind of engine it is.
 func (c *Client) Kind() Kind { return c.kind }
+
+// ID returns what the engine calls itself, and no other does: machines made of one
+// copied disk may have the same ID, and then other names. It is empty where the engine
+// says none. Podman says another one each time.
+func (c *Client) ID() string { return c.id }
 
 // Platform returns what the engine runs on.
 func (c *Client) Platform() image.Platform { return c.platform }

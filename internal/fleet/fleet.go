@@ -6,12 +6,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/transfer"
 )
@@ -33,6 +29,21 @@ type Host interface {
 	Pull(ctx context.Context, job Job) ([]transfer.Result, error)
 
 	io.Closer
+}
+
+// Fed is a Host that reads the layers out of Job.Source, and calls Options.Lacks as
+// transfer.Pull does. Those of several that lack the same layer get it from one read.
+type Fed interface {
+	Host
+	IsFed()
+}
+
+// Progress is told what moves to one host.
+type Progress interface {
+	transfer.Progress
+
+	// Expect says that so many bytes of layers are to move, more than was said before.
+	Expect(bytes int64)
 }
 
 // Job is what a host is to do.
@@ -60,7 +71,7 @@ type Options struct {
 	Cached bool
 
 	// Progress returns what is told of one host; nil tells nobody.
-	Progress func(host string) transfer.Progress
+	Progress func(host string) Progress
 	Log      *slog.Logger
 }
 
@@ -126,7 +137,7 @@ func (o Options) withDefaults() Options {
 		o.CheckTime = DefaultCheckTime
 	}
 	if o.Progress == nil {
-		o.Progress = func(string) transfer.Progress { return transfer.NoProgress{} }
+		o.Progress = func(string) Progress { return silent{} }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -134,132 +145,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// run is one pull onto many.
-type run struct {
-	o        Options
-	hosts    []Host
-	outcomes []Outcome // each written by the goroutine of its host alone
-}
+// silent is a Progress that tells nobody.
+type silent struct{ transfer.NoProgress }
 
-// checksAtOnce bounds the hosts that are checked at once.
-const checksAtOnce = 64
-
-// check asks all hosts how they are, and finds those that are there twice.
-func (r *run) check(ctx context.Context) {
-	var g errgroup.Group
-	g.SetLimit(checksAtOnce)
-	ids := make([]string, len(r.hosts))
-	for i, h := range r.hosts {
-		g.Go(func() error {
-			limited, cancel := context.WithTimeout(ctx, r.o.CheckTime)
-			defer cancel()
-			id, err := h.Check(limited)
-			if err != nil && ctx.Err() == nil && limited.Err() != nil {
-				err = fault.New(fault.Other, "%s does not answer within %s", h.Name(), r.o.CheckTime).
-					Advise("See how it is. To wait for it as long as it takes: --skip-checks.")
-			}
-			ids[i] = id
-			if err != nil {
-				r.outcomes[i].Status, r.outcomes[i].Err = Unhealthy, err
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // each has its own
-	first := map[string]int{}
-	for i, id := range ids {
-		if id == "" || r.outcomes[i].Err != nil {
-			continue
-		}
-		if other, twice := first[id]; twice {
-			r.outcomes[i].Status, r.outcomes[i].SameAs = Same, r.outcomes[other].Host
-			continue
-		}
-		first[id] = i
-	}
-}
-
-// pull brings the images to those that are well.
-func (r *run) pull(ctx context.Context, job Job) {
-	all, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var g errgroup.Group
-	g.SetLimit(r.o.Parallel)
-	for i, h := range r.hosts {
-		if r.outcomes[i].Status != Stopped {
-			continue
-		}
-		g.Go(func() error {
-			if all.Err() != nil {
-				return nil // stopped
-			}
-			own := job
-			own.Options.Progress, own.Options.Log = r.o.Progress(h.Name()), r.o.Log.With("engine", h.Name())
-			start := time.Now()
-			results, err := h.Pull(all, own)
-			out := &r.outcomes[i]
-			out.Images, out.Took = results, time.Since(start)
-			switch {
-			case err == nil:
-				out.Status = Done
-			case all.Err() != nil && fault.Interrupted(err): // stays Stopped
-			default:
-				out.Status, out.Err = Failed, err
-				if r.o.FailFast {
-					cancel()
-				}
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // each has its own
-}
-
-func (r *run) failed() bool {
-	return slices.ContainsFunc(r.outcomes, func(o Outcome) bool { return o.Err != nil })
-}
-
-// stop says why the stopped ones are.
-func (r *run) stop(ctx context.Context) {
-	for i := range r.outcomes {
-		if out := &r.outcomes[i]; out.Status == Stopped {
-			if out.Err = ctx.Err(); out.Err == nil {
-				out.Err = fault.New(fault.Other, "stopped, because another engine failed")
-			}
-		}
-	}
-}
-
-// verdict is the error of all of them together.
-func (r *run) verdict(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	var first error
-	count, failed, kinds := 0, 0, map[fault.Kind]bool{}
-	for _, out := range r.outcomes {
-		if out.Status == Same {
-			continue
-		}
-		count++
-		switch {
-		case out.Err == nil:
-		case out.Status == Stopped:
-			failed++
-		default:
-			failed++
-			kinds[fault.KindOf(out.Err)] = true
-			if first == nil {
-				first = out.Err
-			}
-		}
-	}
-	if first == nil {
-		return nil
-	}
-	kind := fault.Partial
-	if failed == count && len(kinds) == 1 {
-		kind = fault.KindOf(first)
-	}
-	return fault.Wrap(kind, first, "%d of %d engines failed; the first of them", failed, count)
-}
+func (silent) Expect(int64) {}
