@@ -292,6 +292,10 @@ func checkURL(host string) error {
 	return nil
 }
 
+// Redact returns the URL of an engine as it may be shown: without the password that
+// somebody may have written into it.
+func Redact(url string) string { return display(url) }
+
 // display returns host without the password it may hold, also where it is no URL.
 func display(host string) string {
 	at := strings.LastIndexByte(host, '@')

@@ -44,6 +44,9 @@ type Progress interface {
 
 	// Expect says that so many bytes of layers are to move, more than was said before.
 	Expect(bytes int64)
+
+	// End says that no more moves. Err is nil where the host has all.
+	End(err error)
 }
 
 // Job is what a host is to do.
@@ -149,3 +152,4 @@ func (o Options) withDefaults() Options {
 type silent struct{ transfer.NoProgress }
 
 func (silent) Expect(int64) {}
+func (silent) End(error)    {}

@@ -108,7 +108,9 @@ func (r *run) pull(ctx context.Context, job Job) {
 				return nil // stopped
 			}
 			start := time.Now()
-			results, err := h.Pull(all, r.own(job, h, from, members[i]))
+			progress := r.o.Progress(h.Name())
+			results, err := h.Pull(all, r.own(job, h, progress, from, members[i]))
+			progress.End(err)
 			out.Images, out.Took = results, time.Since(start)
 			switch {
 			case err == nil:
@@ -129,8 +131,7 @@ func (r *run) pull(ctx context.Context, job Job) {
 }
 
 // own is the job of one host.
-func (r *run) own(job Job, h Host, from *shared, m *member) Job {
-	progress := r.o.Progress(h.Name())
+func (r *run) own(job Job, h Host, progress Progress, from *shared, m *member) Job {
 	job.Source = from.sourceFor(m)
 	job.Options.Progress, job.Options.Log = progress, r.o.Log.With("engine", h.Name())
 	index := map[transfer.PullImage]int{}
