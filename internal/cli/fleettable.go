@@ -44,7 +44,7 @@ func (o fleetOutcome) table(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(t, "ENGINE\tSTATUS\tIMAGE ID\tMOVED\tSPARED\tTIME\tERROR")
 	for _, e := range o.engines {
-		moved, spared, took, problem := "-", "-", "-", ""
+		moved, spared, took, problem := "-", "-", "-", "-"
 		if e.Took > 0 {
 			took = fmt.Sprintf("%.1fs", e.Took.Seconds())
 		}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -37,9 +38,6 @@ func (c *Client) ask(ctx context.Context) error {
 	if err != nil {
 		return c.failure(ctx, err, "cannot ask what it is")
 	}
-	if r.Info.ID != "" {
-		c.id = r.Info.ID + " " + r.Info.Name
-	}
 	c.kind = Classic
 	for _, pair := range r.Info.DriverStatus {
 		if pair[0] == "driver-type" && strings.HasPrefix(pair[1], snapshotterDriver) {
@@ -57,6 +55,9 @@ func (c *Client) ask(ctx context.Context) error {
 			}
 		}
 	}
+	if c.id = socketID(c.host); c.kind != Podman && r.Info.ID != "" {
+		c.id = r.Info.ID + " " + r.Info.Name
+	}
 	if strings.HasPrefix(c.host, "unix://") {
 		c.dataRoot, c.driver = r.Info.DockerRootDir, r.Info.Driver
 		if r.Info.Containerd != nil {
@@ -66,6 +67,19 @@ func (c *Client) ask(ctx context.Context) error {
 	p := platforms.Normalize(ocispec.Platform{OS: r.Info.OSType, Architecture: r.Info.Architecture})
 	c.platform = image.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
 	return nil
+}
+
+// socketID is what an engine is told apart by that says no ID, or another one each
+// time, as Podman: its socket. It is empty for one on a network.
+func socketID(host string) string {
+	path, ok := strings.CutPrefix(host, "unix://")
+	if !ok {
+		return ""
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return "unix://" + path
 }
 
 // manifestsAPI is from which version of the API on an engine with the containerd
@@ -102,8 +116,8 @@ func (c *Client) Unpacks(compression string) bool {
 func (c *Client) Kind() Kind { return c.kind }
 
 // ID returns what the engine calls itself, and no other does: machines made of one
-// copied disk may have the same ID, and then other names. It is empty where the engine
-// says none. Podman says another one each time.
+// copied disk may have the same ID, and then other names. Where it says none it is the
+// engine's socket, and empty for one on a network.
 func (c *Client) ID() string { return c.id }
 
 // Platform returns what the engine runs on.

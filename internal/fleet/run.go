@@ -211,7 +211,8 @@ func (r *run) verdict(ctx context.Context) error {
 		return err
 	}
 	var first error
-	count, failed, kinds := 0, 0, map[fault.Kind]bool{}
+	count, failed, stopped, kinds := 0, 0, "", map[fault.Kind]bool{}
+	done := false
 	for _, out := range r.outcomes {
 		if out.Status == Same {
 			continue
@@ -219,8 +220,9 @@ func (r *run) verdict(ctx context.Context) error {
 		count++
 		switch {
 		case out.Err == nil:
+			done = true
 		case out.Status == Stopped:
-			failed++
+			stopped = ", the others were stopped"
 		default:
 			failed++
 			kinds[fault.KindOf(out.Err)] = true
@@ -233,8 +235,8 @@ func (r *run) verdict(ctx context.Context) error {
 		return nil
 	}
 	kind := fault.Partial
-	if failed == count && len(kinds) == 1 {
+	if !done && len(kinds) == 1 {
 		kind = fault.KindOf(first)
 	}
-	return fault.Wrap(kind, first, "%d of %d engines failed; the first of them", failed, count)
+	return fault.Wrap(kind, first, "%d of %d engines failed%s; the first of them", failed, count, stopped)
 }
