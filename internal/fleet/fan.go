@@ -36,8 +36,9 @@ const (
 //
 // One lock guards all of it. A chunk is a mebibyte, so it is taken rarely.
 type fan struct {
-	ctx     context.Context // ends all reading
-	running sync.WaitGroup
+	ctx      context.Context // ends all reading
+	patience time.Duration
+	running  sync.WaitGroup
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change: who waits looks again
@@ -66,7 +67,7 @@ type castKey struct {
 }
 
 func newFan(ctx context.Context) *fan {
-	return &fan{ctx: ctx, changed: make(chan struct{}), casts: map[castKey]*cast{}}
+	return &fan{ctx: ctx, patience: patience, changed: make(chan struct{}), casts: map[castKey]*cast{}}
 }
 
 // run watches over the pace until ctx ends, and waits for the end of all reading.
@@ -161,7 +162,7 @@ func (f *fan) watch() {
 	}
 	if len(blamed) == 0 && len(starving) > 0 && !moving { // they wait for one another
 		for _, m := range starving[0].holders() {
-			m.behind = patience
+			m.behind = f.patience
 			blamed[m] = true
 		}
 	}
@@ -172,7 +173,7 @@ func (f *fan) watch() {
 			continue
 		}
 		m.behind += tick
-		if m.behind >= patience && !m.alone {
+		if m.behind >= f.patience && !m.alone {
 			m.alone, let = true, true
 		}
 	}

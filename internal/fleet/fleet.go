@@ -76,6 +76,8 @@ type Options struct {
 	// Progress returns what is told of one host; nil tells nobody.
 	Progress func(host string) Progress
 	Log      *slog.Logger
+
+	patience time.Duration // see patience, which 0 means
 }
 
 // Defaults of Options.

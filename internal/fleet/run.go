@@ -79,6 +79,7 @@ func (r *run) pull(ctx context.Context, job Job) {
 		}
 	}
 	from, feeder := share(job.Source), newFan(ctx)
+	feeder.patience = cmp.Or(r.o.patience, patience)
 	job.Options.Ahead, job.Options.Verify = ahead, once(job.Options.Verify)
 	if r.o.Cached {
 		job.Options.Parallel = max(1, min(cmp.Or(job.Options.Parallel, transfer.DefaultParallel), openAtOnce/max(1, min(len(well), r.o.Parallel))))
