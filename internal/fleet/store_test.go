@@ -153,7 +153,6 @@ type host struct {
 
 	got  [][]byte
 	took time.Duration
-	ref  image.Reference
 	ids  []image.ID
 }
 
