@@ -133,6 +133,29 @@ type Ranges interface {
 	OpenRange(ctx context.Context, layer Layer, offset, n int64) (io.ReadCloser, error)
 }
 
+// Blobs is a Source that finds what registries call a blob: clients ask for it by its
+// digest alone, and do not say whether it is a layer or a document.
+type Blobs interface {
+	// LookBlob is as the function of that name.
+	LookBlob(ctx context.Context, id image.Digest) (*Found, error)
+}
+
+// LookBlob is Look for what may be a layer as well as a document. One of both is
+// enough: what else the source has under that digest need not be found.
+func LookBlob(ctx context.Context, from Source, id image.Digest) (*Found, error) {
+	if b, ok := from.(Blobs); ok {
+		return b.LookBlob(ctx, id)
+	}
+	return from.Look(ctx, Closure{Documents: []image.Digest{id}, Layers: []image.Digest{id}}, nil)
+}
+
+// Catalogued is a remote that lists its repositories without their tags.
+type Catalogued interface {
+	// Catalog yields the names of the repositories, in the remote's own order. It is
+	// Refused where the remote does not list them. It ends after the first error.
+	Catalog(ctx context.Context) iter.Seq2[string, error]
+}
+
 // Manifests is a Source that keeps the manifests of images of which tags name the
 // config alone (docs/format.md, "The synthesised manifest").
 type Manifests interface {

@@ -61,6 +61,25 @@ func (p *Repository) Look(ctx context.Context, c remote.Closure, _ map[image.Dig
 	return &all.Found, ctx.Err()
 }
 
+// LookBlob implements remote.Blobs, with one request: a layer and the config of an
+// image are blobs alike here.
+func (p *Repository) LookBlob(ctx context.Context, id image.Digest) (*remote.Found, error) {
+	if err := p.check(ctx); err != nil {
+		return nil, err
+	}
+	all := newFound()
+	size, err := p.headBlob(ctx, id)
+	switch {
+	case isStatus(err, http.StatusNotFound):
+		all.Torn[id] = p.missing("layer", id)
+	case err != nil:
+		return nil, p.failure(ctx, err, "cannot look into %s", p.where())
+	default:
+		all.Layers[id] = p.plainLayer(id, size)
+	}
+	return &all.Found, ctx.Err()
+}
+
 // hasDocument looks for a manifest or index, and for a blob.
 func (p *Repository) hasDocument(ctx context.Context, id image.Digest) (bool, error) {
 	kind := image.UnknownKind
@@ -126,8 +145,16 @@ func (p *Repository) find(ctx context.Context, id image.Digest) (remote.Layer, b
 	if isStatus(err, http.StatusNotFound) {
 		return remote.Layer{}, false, nil
 	}
+	if err != nil {
+		return remote.Layer{}, false, err
+	}
+	return p.plainLayer(id, size), true, nil
+}
+
+// plainLayer is what lies in a blob of its own.
+func (p *Repository) plainLayer(id image.Digest, size int64) remote.Layer {
 	p.registry.settle(p, id)
-	return remote.Layer{Digest: id, Size: size, Stored: size, Object: p.object(id)}, err == nil, err
+	return remote.Layer{Digest: id, Size: size, Stored: size, Object: p.object(id)}
 }
 
 // packedLayer is a tar that lies compressed in a blob.

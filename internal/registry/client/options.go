@@ -27,6 +27,10 @@ type Options struct {
 	Writes      bool        // ask for the right to push, too
 	Plan        bool        // change nothing: a layer that could be mounted counts as there
 
+	// Terse leaves out, where there is no image of a name, what there is instead: a
+	// program asks, and the registry is spared the lists.
+	Terse bool
+
 	// Credentials returns those for the registry; nil knows none. It is asked once.
 	Credentials func(ctx context.Context, host string) (Credentials, error)
 

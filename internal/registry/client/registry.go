@@ -42,6 +42,8 @@ var (
 	_ remote.Repositories = (*Registry)(nil)
 	_ remote.Holder       = (*Registry)(nil)
 	_ remote.Untagger     = (*Registry)(nil)
+	_ remote.Referred     = (*Registry)(nil)
+	_ remote.Catalogued   = (*Registry)(nil)
 )
 
 // Open returns a registry. It contacts nobody before something is asked of it.
@@ -272,7 +274,7 @@ func (r *Registry) References(ctx context.Context, repository string) iter.Seq2[
 		return r.in(repository).References(ctx, repository)
 	}
 	return func(yield func(remote.Tag, error) bool) {
-		for name, err := range r.catalog(ctx) {
+		for name, err := range r.Catalog(ctx) {
 			if err != nil {
 				yield(remote.Tag{}, err)
 				return
@@ -284,6 +286,11 @@ func (r *Registry) References(ctx context.Context, repository string) iter.Seq2[
 			}
 		}
 	}
+}
+
+// Referrers yields the manifests that refer to subject in a repository.
+func (r *Registry) Referrers(ctx context.Context, repository string, subject image.Digest) iter.Seq2[image.Digest, error] {
+	return r.in(repository).Referrers(ctx, repository, subject)
 }
 
 // Held returns the manifests of an index that are there.

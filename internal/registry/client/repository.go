@@ -42,6 +42,7 @@ var (
 	_ remote.Untagger    = (*Repository)(nil)
 	_ remote.Memberships = (*Repository)(nil)
 	_ remote.Expecting   = (*Repository)(nil)
+	_ remote.Blobs       = (*Repository)(nil)
 )
 
 func newRepository(r *Registry, name string) *Repository {

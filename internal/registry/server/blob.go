@@ -32,7 +32,7 @@ func (b blob) size() int64 {
 // blob looks for a blob. One of which only a part is there is none.
 func (s *Server) blob(ctx context.Context, repository string, id image.Digest) (blob, error) {
 	from := remote.SourceOf(s.from, repository)
-	found, err := from.Look(ctx, remote.Closure{Documents: []image.Digest{id}, Layers: []image.Digest{id}}, nil)
+	found, err := remote.LookBlob(ctx, from, id)
 	if err != nil {
 		return blob{}, err
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -128,11 +129,11 @@ func (s *Server) listRepositories(w http.ResponseWriter, r *http.Request) error 
 		}
 		before = name
 	}
-	for tag, err := range s.from.References(r.Context(), "") {
+	for name, err := range s.repositories(r.Context()) {
 		if err != nil {
 			return err
 		}
-		add(tag.Reference.Repository)
+		add(name)
 	}
 	if s.members != nil {
 		for m, err := range s.members.Members(r.Context(), "") {
@@ -145,4 +146,18 @@ func (s *Server) listRepositories(w http.ResponseWriter, r *http.Request) error 
 	return writeJSON(w, r, "application/json", struct {
 		Repositories []string `json:"repositories"`
 	}{p.listed(w, r)})
+}
+
+// repositories yields the repositories that have tags, some of them again and again.
+func (s *Server) repositories(ctx context.Context) iter.Seq2[string, error] {
+	if s.catalogued != nil {
+		return s.catalogued.Catalog(ctx)
+	}
+	return func(yield func(string, error) bool) {
+		for tag, err := range s.from.References(ctx, "") {
+			if !yield(tag.Reference.Repository, err) || err != nil {
+				return
+			}
+		}
+	}
 }
