@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/dogestry/dogestry/internal/image"
 )
@@ -84,12 +85,14 @@ type Membership struct {
 	Repository string
 	Manifest   image.Digest
 	Subject    image.Digest // what it refers to; zero where that is nothing
+	Modified   time.Time    // since when it does, by the remote's clock; zero where the remote does not know
 }
 
 // Members is a remote that can tell all of its memberships.
 type Members interface {
 	// Members yields those of a repository, of all where it is empty, in the remote's
-	// own order. It ends after the first error.
+	// own order. It ends after the first error. A view of a remote that has no such
+	// things yields errors.ErrUnsupported alone.
 	Members(ctx context.Context, repository string) iter.Seq2[Membership, error]
 }
 

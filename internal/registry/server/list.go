@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"net/http"
 	"net/url"
@@ -109,6 +110,9 @@ func (s *Server) hasMembers(ctx context.Context, repository string) (bool, error
 		return false, nil
 	}
 	for _, err := range s.members.Members(ctx, repository) {
+		if errors.Is(err, errors.ErrUnsupported) {
+			break
+		}
 		return err == nil, err
 	}
 	return false, nil
@@ -137,6 +141,9 @@ func (s *Server) listRepositories(w http.ResponseWriter, r *http.Request) error 
 	}
 	if s.members != nil {
 		for m, err := range s.members.Members(r.Context(), "") {
+			if errors.Is(err, errors.ErrUnsupported) {
+				break
+			}
 			if err != nil {
 				return err
 			}
