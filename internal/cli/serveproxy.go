@@ -24,7 +24,7 @@ func (a *app) proxy(ctx context.Context, name string, o serving, metrics *front.
 		return nil, err
 	}
 	options := a.registryOptions(name, address, toRead, client.Gzip)
-	options.Terse = true
+	options.Serving = true
 	log := a.serveLog()
 	options.Notify = func(line string) { log.Warn(line) }
 	in, err := client.Open(options)

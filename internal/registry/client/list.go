@@ -154,7 +154,7 @@ func (r *Registry) noCatalog(err error) error {
 // notFound is the fault of a name that the repository does not have. It tells what
 // there is instead, as far as the registry does.
 func (p *Repository) notFound(ctx context.Context, ref image.Reference) error {
-	if p.registry.o.Terse {
+	if p.registry.o.Serving {
 		return fault.New(fault.NotFound, "no image %s in %s", ref, p.registry.o.Name)
 	}
 	told := true

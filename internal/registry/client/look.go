@@ -86,10 +86,7 @@ func (p *Repository) hasDocument(ctx context.Context, id image.Digest) (bool, er
 	if doc := p.remembered(id); doc != nil {
 		kind, _ = image.KindOf(doc)
 	}
-	p.mu.Lock()
-	_, config := p.configs[id]
-	p.mu.Unlock()
-	if kind != image.ConfigKind && !config {
+	if kind != image.ConfigKind && p.namedConfig(id) == nil {
 		_, err := p.headManifest(ctx, id.String())
 		if a := answerOf(err); a == nil || a.status != http.StatusNotFound && a.status != http.StatusBadRequest {
 			return err == nil, err
@@ -103,9 +100,7 @@ func (p *Repository) hasDocument(ctx context.Context, id image.Digest) (bool, er
 		return false, nil
 	}
 	if err == nil {
-		p.mu.Lock()
-		p.blobs[id] = true
-		p.mu.Unlock()
+		p.noteBlob(id)
 	}
 	return err == nil, err
 }
@@ -113,11 +108,9 @@ func (p *Repository) hasDocument(ctx context.Context, id image.Digest) (bool, er
 // candidates are the blobs that a tar may lie in here, the likeliest first.
 func (p *Repository) candidates(id image.Digest) []packed {
 	var all []packed
-	p.mu.Lock()
-	if l, ok := p.learned[id]; ok {
+	if l, ok := p.packedIn(id); ok {
 		all = append(all, l)
 	}
-	p.mu.Unlock()
 	if h, ok := p.registry.hints.get(id); ok {
 		if len(all) > 0 && all[0].Digest == h.Digest {
 			all[0] = h.packed // which knows the size of the tar, too
@@ -328,9 +321,7 @@ func (p *Repository) bring(ctx context.Context, id image.Digest) (remote.Layer, 
 	if in.Digest == id {
 		return remote.Layer{Digest: id, Size: size, Stored: size, Object: p.object(id)}, true, nil
 	}
-	p.mu.Lock()
-	p.learned[id] = in
-	p.mu.Unlock()
+	p.notePacked(id, in)
 	return p.packedLayer(id, in, size), true, nil
 }
 

@@ -25,11 +25,8 @@ type Repository struct {
 	path     string // as the registry calls it
 	bad      error  // no registry has such a name
 
-	mu      sync.Mutex
-	configs map[image.Digest]*image.Manifest // by those that name them
-	blobs   map[image.Digest]bool            // documents that are there as blobs
-	learned map[image.DiffID]packed          // what manifests and configs here say of layers
-	list    *orasremote.Repository           // nil until it is needed
+	mu   sync.Mutex
+	list *orasremote.Repository // nil until it is needed
 
 	survey   sync.Once // of tags, for what their images have
 	expected []string  // tags that are read first then
@@ -46,10 +43,7 @@ var (
 )
 
 func newRepository(r *Registry, name string) *Repository {
-	p := &Repository{
-		registry: r, name: name,
-		configs: map[image.Digest]*image.Manifest{}, blobs: map[image.Digest]bool{}, learned: map[image.DiffID]packed{},
-	}
+	p := &Repository{registry: r, name: name}
 	p.path, p.bad = r.o.pathOf(name)
 	return p
 }
@@ -247,12 +241,10 @@ func (p *Repository) Document(ctx context.Context, id image.Digest) ([]byte, err
 	if doc := p.remembered(id); doc != nil {
 		return doc, nil
 	}
-	p.mu.Lock()
 	ways := []string{"/manifests/", "/blobs/"}
-	if _, config := p.configs[id]; config || p.blobs[id] {
+	if p.namedConfig(id) != nil || p.isBlob(id) {
 		ways[0], ways[1] = ways[1], ways[0]
 	}
-	p.mu.Unlock()
 	doc, err := p.get(ctx, ways[0]+id.String())
 	if a := answerOf(err); a != nil && (a.status == http.StatusNotFound || a.status == http.StatusBadRequest) {
 		doc, err = p.get(ctx, ways[1]+id.String())
@@ -311,14 +303,10 @@ func (p *Repository) learn(id image.Digest, doc []byte) (names []image.Digest) {
 		for _, l := range m.Layers {
 			names = append(names, l.Digest)
 		}
-		p.mu.Lock()
-		p.configs[m.Config.Digest] = m
-		p.mu.Unlock()
+		p.noteConfig(m, len(doc))
 		p.pair(m, p.remembered(m.Config.Digest))
 	case image.ConfigKind:
-		p.mu.Lock()
-		m := p.configs[id]
-		p.mu.Unlock()
+		m := p.namedConfig(id)
 		if c, err := image.ParseConfig(doc); err == nil {
 			names = c.DiffIDs
 		}
@@ -336,11 +324,9 @@ func (p *Repository) pair(m *image.Manifest, config []byte) {
 	if err != nil || len(c.DiffIDs) != len(m.Layers) {
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for i, l := range m.Layers {
 		if tar, compressed := l.Tar(); tar && compressed && l.Digest != c.DiffIDs[i] { // see image.Tree
-			p.learned[c.DiffIDs[i]] = packed{Digest: l.Digest, Size: l.Size, Media: l.MediaType, Plain: -1}
+			p.notePacked(c.DiffIDs[i], packed{Digest: l.Digest, Size: l.Size, Media: l.MediaType, Plain: -1})
 		}
 	}
 }
