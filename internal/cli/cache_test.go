@@ -229,6 +229,7 @@ func httpGet(ctx context.Context, url, part string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json, */*")
 	if part != "" {
 		r.Header.Set("Range", part)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/names"
 	"github.com/dogestry/dogestry/internal/transfer"
 )
 
@@ -35,7 +36,7 @@ func (a *app) printCopied(c copied) error {
 		fmt.Fprintln(a.out, r.Image, r.ID)
 	}
 	for _, r := range c.Removed {
-		fmt.Fprintln(a.out, "removed", r.Image, r.ID)
+		fmt.Fprintln(a.out, "removed", tagLine(names.Named{Reference: r.Image, ID: r.ID}))
 	}
 	a.printSummaries(c)
 	for _, f := range c.Failed {
@@ -72,13 +73,33 @@ func (a *app) printSummaries(c copied) {
 		if c.Members > 0 {
 			fmt.Fprintf(a.errOut, ", and %s that no tag needs", count(c.Members, "manifest"))
 		}
-		if n := len(c.Removed); n > 0 && c.DryRun {
-			fmt.Fprintf(a.errOut, ", would remove %s", count(n, "tag"))
-		} else if n > 0 {
-			fmt.Fprintf(a.errOut, ", removed %s", count(n, "tag"))
+		if len(c.Removed) > 0 {
+			verb := "removed"
+			if c.DryRun {
+				verb = "would remove"
+			}
+			fmt.Fprintf(a.errOut, ", %s %s", verb, countRemoved(c.Removed))
 		}
 		fmt.Fprintln(a.errOut)
 	}
+}
+
+// countRemoved counts tags, and manifests where there are any.
+func countRemoved(all []transfer.Removed) string {
+	manifests := 0
+	for _, r := range all {
+		if r.Image.Tag == "" {
+			manifests++
+		}
+	}
+	var parts []string
+	if tags := len(all) - manifests; tags > 0 {
+		parts = append(parts, count(tags, "tag"))
+	}
+	if manifests > 0 {
+		parts = append(parts, count(manifests, "manifest"))
+	}
+	return strings.Join(parts, " and ")
 }
 
 func (a *app) copiedDocument(c copied) error {
@@ -91,7 +112,7 @@ func (a *app) copiedDocument(c copied) error {
 		To      string             `json:"to,omitempty"`
 		Images  []transfer.Result  `json:"images"`
 		Failed  []notCopied        `json:"failed,omitempty"`  // images that the target has not, or tags that it still has
-		Removed []transfer.Removed `json:"removed,omitempty"` // tags
+		Removed []transfer.Removed `json:"removed,omitempty"` // tags, and by their digests manifests
 		Members int                `json:"members,omitempty"` // manifests that belong to repositories, tagged or not
 		Seconds float64            `json:"seconds"`
 		Error   *failure           `json:"error,omitempty"` // what stopped it before it had done all

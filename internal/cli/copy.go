@@ -33,8 +33,8 @@ archive is written as a whole, to a new FILE.
 As elsewhere, an image without a tag is the one tagged latest. --all copies every
 tag of SRC, or of the repositories that are named, and goes on where an image is
 damaged (exit code 6). --delete makes a mirror of it: when all is copied, tags of
-these repositories that SRC does not have are removed from DST. It removes
-nothing but tags.`,
+these repositories that SRC does not have are removed from DST, and so is what
+belongs to them by its digest alone. Layers stay.`,
 		Example: `  dogestry copy /srv/images s3://bucket/images myapp:20131211 worker:7
   dogestry copy s3://bucket/images ./images myapp:20131211 --as myapp:live
   dogestry copy s3://bucket/images s3://other/images --all

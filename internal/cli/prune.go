@@ -14,7 +14,7 @@ import (
 
 func (a *app) pruneCommand() *cobra.Command {
 	var within string
-	var yes, dryRun bool
+	var yes, dryRun, untagged bool
 	o := names.PruneOptions{}
 	c := &cobra.Command{
 		Use:   "prune [flags] REMOTE [REPOSITORY]...",
@@ -28,9 +28,15 @@ by the remote's clock. In a copy of a remote, tags are as old as the copy.
 pushes keeps what it has. Tags that were written at the same instant are
 equally new: --keep-last keeps them all, or none.
 
-Without --yes nothing is removed: what would go is shown.`,
+With --untagged tags stay, and what goes are manifests that were pushed through
+` + "`dogestry serve`" + ` and that no tag of their repository needs any more: they would
+stay for ever. --keep-within keeps those that came lately.
+
+Without --yes nothing is removed: what would go is shown. Then "dogestry gc" frees
+what nothing needs.`,
 		Example: `  dogestry prune /srv/images --keep-last 10 --keep 'v*'
-  dogestry prune s3://bucket/images --keep-within 30d myapp team/worker --yes`,
+  dogestry prune s3://bucket/images --keep-within 30d myapp team/worker --yes
+  dogestry prune s3://bucket/images --untagged --keep-within 1w`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if c.Flags().Changed("keep-last") && o.Rules.Last <= 0 {
@@ -44,7 +50,11 @@ Without --yes nothing is removed: what would go is shown.`,
 			if err := o.Rules.Check(); err != nil {
 				return fault.New(fault.Usage, "--%s", err)
 			}
-			if o.Rules.Empty() {
+			if untagged && (o.Rules.Last > 0 || len(o.Rules.Names) > 0) {
+				return fault.New(fault.Usage, "--untagged leaves tags alone, and --keep-last and --keep are rules for tags").
+					Advise("Remove tags first, then what they leave. --keep-within PERIOD counts for manifests, too.")
+			}
+			if o.Rules.Empty() && !untagged {
 				return fault.New(fault.Usage, "no rule says which tags are kept: all would go").
 					Advise("Say --keep-last N, --keep-within PERIOD or --keep PATTERN. `dogestry rm` removes tags by their names.")
 			}
@@ -59,13 +69,17 @@ Without --yes nothing is removed: what would go is shown.`,
 				o.Repositories = append(o.Repositories, repository)
 			}
 			o.Name, o.DryRun = args[0], !yes
+			if untagged {
+				return a.pruneUntagged(c.Context(), names.UntaggedOptions{Name: o.Name, Within: o.Rules.Within, Repositories: o.Repositories, DryRun: o.DryRun})
+			}
 			return a.prune(c.Context(), o)
 		},
 	}
 	c.Flags().IntVar(&o.Rules.Last, "keep-last", 0, "keep the newest `N` tags of each repository")
 	c.Flags().StringVar(&within, "keep-within", "", "keep tags written within this `PERIOD` before the newest: 12h, 30d, 2w, 1w3d12h")
 	c.Flags().StringArrayVar(&o.Rules.Names, "keep", nil, "keep tags that match this `PATTERN`, such as 'v*'; may be given again")
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "remove the tags that no rule keeps")
+	c.Flags().BoolVar(&untagged, "untagged", false, "remove manifests that no tag needs, and no tags")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "remove what no rule keeps")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be removed, and remove nothing: so it is without --yes")
 	return c
 }

@@ -31,7 +31,7 @@ func (a *app) printPruned(o names.PruneOptions, rows []names.Pruned) error {
 			tried = append(tried, p.Err)
 		}
 	}
-	err := a.someFailed("removed", tried)
+	err := a.someFailed("removed", "tag", tried)
 	if a.json {
 		tags := []pruned{}
 		for _, p := range rows {

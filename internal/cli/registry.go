@@ -67,13 +67,17 @@ func (a *app) openRegistry(name string, mode access, compression string) (*clien
 	if err != nil {
 		return nil, err
 	}
-	return client.Open(client.Options{
+	return client.Open(a.registryOptions(name, address, mode, method))
+}
+
+func (a *app) registryOptions(name string, address client.Address, mode access, method client.Compression) client.Options {
+	return client.Options{
 		Address: address, Name: name, Compression: method, CacheDir: cacheDir(),
 		Writes: mode != toRead, Plan: mode == toPlan,
 		Credentials: client.DockerCredentials("", a.seal), Seal: a.seal, CertsDir: dockerCerts,
 		UploadLimit: int64(a.uploadLimit), DownloadLimit: int64(a.downloadLimit),
 		Log: a.log(), Notify: a.note,
-	})
+	}
 }
 
 // openRegistryToRead opens a registry for what is read of it, through the cache that

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/names"
@@ -9,37 +10,45 @@ import (
 
 // removal is what rm came to.
 type removal struct {
-	Remote string
-	Tags   []names.Named
-	DryRun bool
-	errs   []error // one for each tag
+	Remote  string
+	Tags    []names.Named
+	Members []names.Named // manifests, by their digests
+	DryRun  bool
+	errs    []error // one for each tag, and then one for each manifest
 }
 
-// removed is a tag in --json output.
+// removed is a tag or manifest in --json output.
 type removed struct {
 	names.Named
 	Removed bool     `json:"removed"`
 	Error   *failure `json:"error,omitempty"`
 }
 
-// printRemoval prints a line a tag that is gone, or would be, on stdout, and on
+// printRemoval prints a line a name that is gone, or would be, on stdout, and on
 // stderr what failed. It returns the command's error.
 func (a *app) printRemoval(r removal) error {
-	err := a.someFailed("removed", r.errs)
+	err := a.someFailed("removed", r.what(), r.errs)
 	if a.json {
 		tags := []removed{}
-		for i, t := range r.Tags {
-			tags = append(tags, removed{t, r.errs[i] == nil && !r.DryRun, failureOf(r.errs[i])})
+		var manifests []removed
+		for i, t := range append(slices.Clone(r.Tags), r.Members...) {
+			row := removed{t, r.errs[i] == nil && !r.DryRun, failureOf(r.errs[i])}
+			if i < len(r.Tags) {
+				tags = append(tags, row)
+			} else {
+				manifests = append(manifests, row)
+			}
 		}
 		return a.printDocument(struct {
-			Remote string    `json:"remote"`
-			Tags   []removed `json:"tags"`
-			DryRun bool      `json:"dryRun,omitempty"`
-			Error  *failure  `json:"error,omitempty"`
-		}{r.Remote, tags, r.DryRun, failureOf(err)}, err)
+			Remote    string    `json:"remote"`
+			Tags      []removed `json:"tags"`
+			Manifests []removed `json:"manifests,omitempty"`
+			DryRun    bool      `json:"dryRun,omitempty"`
+			Error     *failure  `json:"error,omitempty"`
+		}{r.Remote, tags, manifests, r.DryRun, failureOf(err)}, err)
 	}
 	gone := 0
-	for i, t := range r.Tags {
+	for i, t := range append(slices.Clone(r.Tags), r.Members...) {
 		if r.errs[i] == nil {
 			fmt.Fprintln(a.out, tagLine(t))
 			gone++
@@ -51,9 +60,20 @@ func (a *app) printRemoval(r removal) error {
 		if r.DryRun {
 			verb = "would remove"
 		}
-		fmt.Fprintf(a.errOut, "%s %s from %s; layers stay\n", verb, count(gone, "tag"), r.Remote)
+		fmt.Fprintf(a.errOut, "%s %s from %s; layers stay\n", verb, count(gone, r.what()), r.Remote)
 	}
 	return err
+}
+
+// what it is that was to be removed.
+func (r removal) what() string {
+	switch {
+	case len(r.Members) == 0:
+		return "tag"
+	case len(r.Tags) == 0:
+		return "manifest"
+	}
+	return "name"
 }
 
 // tellFailed tells each of several failures on stderr. One alone is the command's error.
@@ -68,9 +88,9 @@ func (a *app) tellFailed(errs []error) {
 	}
 }
 
-// someFailed is the error of a command that did something to many tags: Partial
-// where some were done and others not. Past is what was done to them.
-func (a *app) someFailed(past string, errs []error) error {
+// someFailed is the error of a command that did something to many things, such as tags:
+// Partial where some were done and others not. Past is what was done to them.
+func (a *app) someFailed(past, what string, errs []error) error {
 	var first error
 	failed, alike := 0, true
 	for _, err := range errs {
@@ -94,12 +114,15 @@ func (a *app) someFailed(past string, errs []error) error {
 	if failed == len(errs) && alike {
 		kind = fault.KindOf(first)
 	}
-	f := fault.New(kind, "%d of %d tags were not %s", failed, len(errs), past)
+	f := fault.New(kind, "%d of %d %ss were not %s", failed, len(errs), what, past)
 	return f.Advise("%s", fault.AdviceOf(first))
 }
 
 func tagLine(t names.Named) string {
-	if t.ID.IsZero() {
+	switch {
+	case !t.Reference.Digest.IsZero():
+		return t.Reference.String()
+	case t.ID.IsZero():
 		return t.Reference.String() + " damaged"
 	}
 	return t.Reference.String() + " " + t.ID.String()

@@ -8,15 +8,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/names"
 )
 
 func (a *app) rmCommand() *cobra.Command {
 	var yes, dryRun bool
 	c := &cobra.Command{
-		Use:   "rm [flags] REMOTE IMAGE[:TAG]...",
+		Use:   "rm [flags] REMOTE IMAGE[:TAG|@DIGEST]...",
 		Short: "Remove tags from a remote",
 		Long: `Remove tags from a remote. Layers and documents stay: other images may need them.
+
+IMAGE@sha256:… takes a manifest out of its repository, which keeps what was pushed
+through "dogestry serve", tagged or not. One that a tag needs stays.
 
 IMAGE may be a pattern: * stands for any characters within one part of a name, ?
 for one, [a-z] for one of these. They match no "/", so myapp:* is every tag of myapp,
@@ -33,7 +37,12 @@ A tag that somebody moves meanwhile stays.`,
 				return err
 			}
 			var patterns []names.Pattern
+			var members []image.Reference
 			for _, arg := range args[1:] {
+				if ref, err := image.ParseReference(arg); err == nil && !ref.Digest.IsZero() && ref.Tag == "" {
+					members = append(members, ref)
+					continue
+				}
 				p, err := names.ParsePattern(arg)
 				if err != nil {
 					return fault.New(fault.Usage, "%s", err).
@@ -41,7 +50,7 @@ A tag that somebody moves meanwhile stays.`,
 				}
 				patterns = append(patterns, p)
 			}
-			return a.rm(c.Context(), args[0], patterns, yes, dryRun)
+			return a.rm(c.Context(), args[0], patterns, members, yes, dryRun)
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask before removing what a pattern matches")
@@ -49,7 +58,7 @@ A tag that somebody moves meanwhile stays.`,
 	return c
 }
 
-func (a *app) rm(ctx context.Context, name string, patterns []names.Pattern, yes, dryRun bool) error {
+func (a *app) rm(ctx context.Context, name string, patterns []names.Pattern, members []image.Reference, yes, dryRun bool) error {
 	first := slices.IndexFunc(patterns, func(p names.Pattern) bool { return !p.Plain() })
 	ask := first >= 0 && !yes && !dryRun
 	if ask && !a.canAsk() {
@@ -67,6 +76,10 @@ func (a *app) rm(ctx context.Context, name string, patterns []names.Pattern, yes
 	if err != nil {
 		return err
 	}
+	r := removal{Remote: name, Tags: found, DryRun: dryRun}
+	if r.Members, err = names.FindMembers(ctx, from, name, members); err != nil {
+		return err
+	}
 	if ask {
 		hide()
 		for _, t := range found {
@@ -78,10 +91,10 @@ func (a *app) rm(ctx context.Context, name string, patterns []names.Pattern, yes
 		display, hide = a.show()
 		defer hide()
 	}
-	r := removal{Remote: name, Tags: found, DryRun: dryRun, errs: make([]error, len(found))}
+	r.errs = make([]error, len(r.Tags)+len(r.Members))
 	if !dryRun {
 		display.Status("removing tags from " + name)
-		r.errs = names.Remove(ctx, from, found)
+		r.errs = append(names.Remove(ctx, from, r.Tags), names.RemoveMembers(ctx, from, r.Members)...)
 	}
 	hide()
 	return a.printRemoval(r)

@@ -50,6 +50,7 @@ running requests end. docs/serve-operations.md has more.`,
   dogestry serve s3://bucket/images --writable --listen 127.0.0.1:5000
   dogestry serve /srv/images --mirror-of docker.io
   dogestry serve s3://bucket/images --cache /var/cache/dogestry --cache-size 50GB
+  dogestry serve registry://docker.io --mirror-of docker.io --cache /var/cache/dogestry
   dogestry serve /srv/images --listen :443 --tls-cert cert.pem --tls-key key.pem --htpasswd users`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
@@ -89,7 +90,11 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 		return err
 	}
 	a.frontLogs(&fo, o.front)
-	in, err := a.registry(ctx, name, o, fo.Metrics)
+	open := a.registry
+	if isRegistry(name) {
+		open = a.proxy
+	}
+	in, err := open(ctx, name, o, fo.Metrics)
 	if err != nil {
 		return err
 	}
@@ -107,6 +112,15 @@ func (a *app) serve(ctx context.Context, name string, o serving) error {
 		}
 		return front.Serve(ctx, in.clients, fo)
 	})
+}
+
+// mirrored returns the registries in whose place it answers.
+func (o serving) mirrored() []string {
+	var all []string
+	for _, m := range o.mirrors {
+		all = append(all, server.Registry(m))
+	}
+	return all
 }
 
 // registry is a remote as it is served.
@@ -152,9 +166,7 @@ func (a *app) registry(ctx context.Context, name string, o serving, metrics *fro
 	if o.writable {
 		so.To = in
 	}
-	for _, m := range o.mirrors {
-		so.Mirrors = append(so.Mirrors, server.Registry(m))
-	}
+	so.Mirrors = o.mirrored()
 	return &registry{
 		clients: a.sealedMirror(server.New(so), o.mirrors),
 		people:  page.New(page.Options{Remote: name, Source: in, ManifestOf: in.ManifestOf, Damage: so.Damage, Log: log}),

@@ -361,10 +361,12 @@ func (s *Source) Referrers(ctx context.Context, repository string, subject image
 	return func(func(image.Digest, error) bool) {}
 }
 
-// Members implements remote.Members: those that the remote below has, if it has such things.
+// Members implements remote.Members, as far as the remote below does.
 func (s *Source) Members(ctx context.Context, repository string) iter.Seq2[remote.Membership, error] {
 	if m, ok := s.Remote.(remote.Members); ok {
 		return m.Members(ctx, repository)
 	}
-	return func(func(remote.Membership, error) bool) {}
+	return func(yield func(remote.Membership, error) bool) {
+		yield(remote.Membership{}, fmt.Errorf("nobody knows there what belongs to a repository: %w", errors.ErrUnsupported))
+	}
 }

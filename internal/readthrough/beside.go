@@ -3,6 +3,7 @@ package readthrough
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 
@@ -84,12 +85,14 @@ func (s *Source) Referrers(ctx context.Context, repository string, subject image
 	return func(func(image.Digest, error) bool) {}
 }
 
-// Members implements remote.Members: those that the remote has, if it has such things.
+// Members implements remote.Members, as far as the remote does.
 func (s *Source) Members(ctx context.Context, repository string) iter.Seq2[remote.Membership, error] {
 	if has, ok := s.from.(remote.Members); ok {
 		return has.Members(ctx, repository)
 	}
-	return func(func(remote.Membership, error) bool) {}
+	return func(yield func(remote.Membership, error) bool) {
+		yield(remote.Membership{}, fmt.Errorf("nobody knows there what belongs to a repository: %w", errors.ErrUnsupported))
+	}
 }
 
 // PutSignature implements remote.Signatures, as do the methods below: what the

@@ -2,6 +2,7 @@ package readthrough
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"sync"
 
@@ -13,15 +14,19 @@ import (
 // repository had is in the cache for all: who may read what is another's affair.
 type Registry struct {
 	*Source
-	repositories remote.Repositories
+	repositories Repositories
 }
 
-var _ remote.Repositories = (*Registry)(nil)
+var (
+	_ remote.Repositories = (*Registry)(nil)
+	_ remote.Catalogued   = (*Registry)(nil)
+)
 
 // Repositories is a remote whose images belong to repositories.
 type Repositories interface {
 	remote.Source
 	remote.Repositories
+	remote.Catalogued
 }
 
 // NewRegistry is New for such a remote.
@@ -29,6 +34,11 @@ func (c *Cache) NewRegistry(from Repositories) *Registry {
 	s := c.New(from)
 	s.unread = new(unread)
 	return &Registry{s, from}
+}
+
+// Catalog implements remote.Catalogued: those that the remote has now.
+func (r *Registry) Catalog(ctx context.Context) iter.Seq2[string, error] {
+	return r.repositories.Catalog(ctx)
 }
 
 // In implements remote.Repositories. Only reading goes through the cache.

@@ -3,6 +3,7 @@ package readthrough_test
 import (
 	"context"
 	"errors"
+	"iter"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +22,10 @@ type apart struct {
 }
 
 func (a *apart) In(repository string) remote.Remote { return &room{a, repository} }
+
+func (a *apart) Catalog(context.Context) iter.Seq2[string, error] {
+	return func(func(string, error) bool) {}
+}
 
 type room struct {
 	*apart

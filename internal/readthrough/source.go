@@ -34,6 +34,7 @@ var (
 	_ remote.Originals    = (*Source)(nil)
 	_ remote.Referred     = (*Source)(nil)
 	_ remote.Members      = (*Source)(nil)
+	_ remote.Blobs        = (*Source)(nil)
 )
 
 // inCache is the Layer.Source of layers that were found in the cache.
@@ -121,6 +122,24 @@ func (s *Source) Look(ctx context.Context, c remote.Closure, known map[image.Dig
 	}
 	found.Add(mine)
 	return found, nil
+}
+
+// LookBlob implements remote.Blobs: the remote is asked only where the cache has
+// nothing of that digest.
+func (s *Source) LookBlob(ctx context.Context, id image.Digest, known map[image.Digest]remote.Layer) (*remote.Found, error) {
+	if !s.live {
+		there := &remote.Found{Documents: map[image.Digest]string{}, Layers: map[image.Digest]remote.Layer{}, Torn: map[image.Digest]error{}}
+		if l, ok := s.cache.find(ctx, id); ok {
+			l.Source, l.Version = inCache, ""
+			there.Layers[id] = l
+			return there, nil
+		}
+		if _, ok := s.cache.document(ctx, id); ok {
+			there.Documents[id] = ""
+			return there, nil
+		}
+	}
+	return remote.LookBlob(ctx, s.from, id, known)
 }
 
 // Open implements remote.Source.

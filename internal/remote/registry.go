@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/dogestry/dogestry/internal/image"
 )
@@ -84,12 +85,14 @@ type Membership struct {
 	Repository string
 	Manifest   image.Digest
 	Subject    image.Digest // what it refers to; zero where that is nothing
+	Modified   time.Time    // since when it does, by the remote's clock; zero where the remote does not know
 }
 
 // Members is a remote that can tell all of its memberships.
 type Members interface {
 	// Members yields those of a repository, of all where it is empty, in the remote's
-	// own order. It ends after the first error.
+	// own order. It ends after the first error. A view of a remote that has no such
+	// things yields errors.ErrUnsupported alone.
 	Members(ctx context.Context, repository string) iter.Seq2[Membership, error]
 }
 
@@ -131,6 +134,29 @@ type Ranges interface {
 	// rest. The bytes are not verified. It refuses with errors.ErrUnsupported what is
 	// stored encoded. The caller closes the reader.
 	OpenRange(ctx context.Context, layer Layer, offset, n int64) (io.ReadCloser, error)
+}
+
+// Blobs is a Source that finds what registries call a blob: clients ask for it by its
+// digest alone, and do not say whether it is a layer or a document.
+type Blobs interface {
+	// LookBlob is as the function of that name.
+	LookBlob(ctx context.Context, id image.Digest, known map[image.Digest]Layer) (*Found, error)
+}
+
+// LookBlob is Look for what may be a layer as well as a document. One of both is
+// enough: what else the source has under that digest need not be found.
+func LookBlob(ctx context.Context, from Source, id image.Digest, known map[image.Digest]Layer) (*Found, error) {
+	if b, ok := from.(Blobs); ok {
+		return b.LookBlob(ctx, id, known)
+	}
+	return from.Look(ctx, Closure{Documents: []image.Digest{id}, Layers: []image.Digest{id}}, known)
+}
+
+// Catalogued is a remote that lists its repositories without their tags.
+type Catalogued interface {
+	// Catalog yields the names of the repositories, in the remote's own order. It is
+	// Refused where the remote does not list them. It ends after the first error.
+	Catalog(ctx context.Context) iter.Seq2[string, error]
 }
 
 // Manifests is a Source that keeps the manifests of images of which tags name the

@@ -173,6 +173,7 @@ func (r *Repo) Members(ctx context.Context, repository string) iter.Seq2[remote.
 				if !ok || repository != "" && m.Repository != repository {
 					continue // nobody's, or another repository's, whose name begins so
 				}
+				m.Modified = info.Modified
 				if !yield(m, nil) {
 					return
 				}

@@ -643,6 +643,10 @@ func TestMembers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if time.Since(m.Modified).Abs() > time.Hour {
+				t.Errorf("%s belongs to %s since %s", m.Manifest.Short(), m.Repository, m.Modified)
+			}
+			m.Modified = time.Time{}
 			got = append(got, m)
 		}
 		slices.SortFunc(got, func(a, b remote.Membership) int { return strings.Compare(a.Repository, b.Repository) })

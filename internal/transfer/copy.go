@@ -35,7 +35,8 @@ type CopyOptions struct {
 	Repositories []string
 
 	// Delete removes, once all are copied, the tags that the source does not have
-	// from the target, of the same repositories; only with All. Where the source
+	// from the target, of the same repositories, and the manifests that belong to them
+	// there alone; only with All. Where the source
 	// has none at all it takes Yes too.
 	Delete, Yes bool
 
@@ -56,7 +57,8 @@ type Failed struct {
 	Err   error
 }
 
-// Removed is a tag that was removed, or would be.
+// Removed is a tag that was removed, or would be, or by its digest a manifest that
+// was taken out of its repository.
 type Removed struct {
 	Image image.Reference `json:"image"`
 	ID    image.ID        `json:"id"`

@@ -27,7 +27,8 @@ func (c *copier) untagger() (untagging, error) {
 }
 
 // prune removes the target's tags that the source does not have, those of the
-// repositories that were copied. What came to the source since it was listed stays
+// repositories that were copied, and then what belongs to these repositories there and
+// not at the source. What came to the source since it was listed stays
 // too. Entries are never removed: that is for garbage collection.
 func (c *copier) prune(ctx context.Context, copied []CopyImage) (removed []Removed, failed []Failed, err error) {
 	to, err := c.untagger()
@@ -57,15 +58,34 @@ func (c *copier) prune(ctx context.Context, copied []CopyImage) (removed []Remov
 			}
 		}
 	}
-	ids, failures := make([]image.ID, len(extra)), make([]error, len(extra))
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	members, err := c.extraMembers(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if removed, failed, err = c.remove(ctx, to, append(extra, members...)); err == nil && len(failed) > 0 {
+		err = fault.New(fault.Partial, "%d of %d names that %s does not have were not removed from %s", len(failed), len(extra)+len(members), c.o.From, c.o.To)
+	}
+	return removed, failed, err
+}
+
+// remove removes tags, and by their digests manifests from their repositories, several at once.
+func (c *copier) remove(ctx context.Context, to untagging, refs []image.Reference) (removed []Removed, failed []Failed, err error) {
+	ids, failures := make([]image.ID, len(refs)), make([]error, len(refs))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(untagsAtOnce)
-	for i, ref := range extra {
+	for i, ref := range refs {
 		if gctx.Err() != nil {
 			break
 		}
 		g.Go(func() (err error) {
-			ids[i], err = c.untag(gctx, to, ref)
+			if ref.Tag == "" {
+				ids[i], err = ref.Digest, c.disown(gctx, ref)
+			} else {
+				ids[i], err = c.untag(gctx, to, ref)
+			}
 			if err != nil && ofImage(err) {
 				failures[i], err = err, nil
 			}
@@ -73,7 +93,7 @@ func (c *copier) prune(ctx context.Context, copied []CopyImage) (removed []Remov
 		})
 	}
 	err = g.Wait()
-	for i, ref := range extra {
+	for i, ref := range refs {
 		switch {
 		case failures[i] != nil:
 			failed = append(failed, Failed{ref, failures[i]})
@@ -84,10 +104,43 @@ func (c *copier) prune(ctx context.Context, copied []CopyImage) (removed []Remov
 	if err == nil {
 		err = ctx.Err()
 	}
-	if err == nil && len(failed) > 0 {
-		err = fault.New(fault.Partial, "%d of %d tags that %s does not have were not removed from %s", len(failed), len(extra), c.o.From, c.o.To)
-	}
 	return removed, failed, err
+}
+
+// disown takes a manifest out of its repository.
+func (c *copier) disown(ctx context.Context, ref image.Reference) error {
+	if c.o.DryRun {
+		return nil
+	}
+	to, ok := c.to.(remote.Memberships)
+	if !ok {
+		return fault.New(fault.Refused, "%s is a remote in which no manifest is removed from %s", c.o.To, ref.Repository)
+	}
+	return to.Remove(ctx, ref.Repository, ref.Digest)
+}
+
+// extraMembers returns what belongs to repositories of the target and not of the
+// source, where both know that.
+func (c *copier) extraMembers(ctx context.Context) ([]image.Reference, error) {
+	now, known, err := memberships(ctx, c.from, c.o.Repositories)
+	if err != nil || !known {
+		return nil, err
+	}
+	there, _, err := memberships(ctx, c.to, c.o.Repositories)
+	if err != nil {
+		return nil, err
+	}
+	keep := make(map[image.Reference]bool, len(now))
+	for _, m := range now {
+		keep[image.Reference{Repository: m.Repository, Digest: m.Manifest}] = true
+	}
+	var extra []image.Reference
+	for _, m := range there {
+		if ref := (image.Reference{Repository: m.Repository, Digest: m.Manifest}); !keep[ref] {
+			extra = append(extra, ref)
+		}
+	}
+	return extra, nil
 }
 
 // untag removes a tag and returns what it named, zero where it was gone.

@@ -163,3 +163,65 @@ func (b *busyTarget) Untag(ctx context.Context, ref image.Reference, id image.ID
 	b.before(ctx, ref)
 	return b.Untagger.Untag(ctx, ref, id)
 }
+
+// TestDeleteMembers: what belongs to a repository of the target alone goes, where the
+// source knows such things.
+func TestDeleteMembers(t *testing.T) {
+	a := newAttached(t)
+	s := mem.New()
+	to := remoteOn(t, s, codec.LZ4)
+	mirror := func(from remote.Source, o CopyOptions) []string {
+		t.Helper()
+		o.All, o.Delete, o.From, o.To = true, true, "here", "there"
+		images, err := AllOf(t.Context(), from, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := Copy(t.Context(), from, to, images, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return removedTags(done)
+	}
+	mirror(a.repo, CopyOptions{})
+	before := objects(t, s)
+	extra := remotetest.NewArtifact(t, "extra", nil)
+	signature := remotetest.NewArtifact(t, "extra signature", a.img.Manifest())
+	for repository, add := range map[string]remotetest.Artifact{"team/app": extra, "alone": extra, "elsewhere": signature} {
+		if err := add.Attach(t.Context(), to, repository); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := objects(t, s)
+	if got := mirror(knowingNone{a.repo, a.repo}, CopyOptions{}); len(got) > 0 {
+		t.Errorf("of a source that knows no members it removes %q", got)
+	}
+	want := []string{"alone@" + extra.ID.String(), "elsewhere@" + signature.ID.String(), "team/app@" + extra.ID.String()}
+	if got := mirror(a.repo, CopyOptions{Options: Options{DryRun: true}}); !slices.Equal(got, want) {
+		t.Errorf("it would remove %q", got)
+	}
+	sameObjects(t, all, objects(t, s))
+	if got := mirror(a.repo, CopyOptions{Repositories: []string{"team/app"}}); !slices.Equal(got, want[2:]) {
+		t.Errorf("of one repository it removes %q", got)
+	}
+	if got := mirror(a.repo, CopyOptions{}); !slices.Equal(got, want[:2]) {
+		t.Errorf("it removes %q", got)
+	}
+	left := objects(t, s)
+	for key := range left {
+		if _, ok := before[key]; !ok && !strings.HasPrefix(key, "images/") {
+			t.Errorf("%s is left", key)
+		}
+	}
+	for key := range before {
+		if _, ok := left[key]; !ok {
+			t.Errorf("%s is gone", key)
+		}
+	}
+}
+
+// knowingNone is a source that does not know what belongs to its repositories.
+type knowingNone struct {
+	remote.Source
+	remote.Holder
+}

@@ -210,21 +210,11 @@ func (p *copying) carryMember(ctx context.Context) error {
 // members copies what belongs to the repositories of the source without being what a
 // tag names, and what refers to that. What fails is noted in done.
 func (c *copier) members(ctx context.Context, done *Copied) error {
-	from, gives := c.from.(remote.Members)
-	if !gives {
-		return ctx.Err()
+	all, _, err := memberships(ctx, c.from, c.o.Repositories)
+	if err != nil {
+		return err
 	}
-	var all []remote.Membership
-	for _, repository := range scopes(c.o.Repositories) {
-		for m, err := range from.Members(ctx, repository) {
-			if err != nil {
-				return err
-			}
-			if m.Subject.IsZero() { // others are copied with what they refer to
-				all = append(all, m)
-			}
-		}
-	}
+	all = slices.DeleteFunc(all, func(m remote.Membership) bool { return !m.Subject.IsZero() }) // they are copied with what they refer to
 	failures := make([]error, len(all))
 	copied := make([]bool, len(all))
 	g, gctx := errgroup.WithContext(ctx)
@@ -266,9 +256,30 @@ func (c *copier) unlessRemoved(ctx context.Context, m remote.Membership, failed 
 		if err != nil {
 			return nil, err
 		}
-		if now == m {
+		if now.Manifest == m.Manifest && now.Subject == m.Subject {
 			return failed, nil
 		}
 	}
 	return nil, ctx.Err()
+}
+
+// memberships lists what belongs to repositories, to all where there are none. Known
+// is false where the remote does not know that.
+func memberships(ctx context.Context, in any, repositories []string) (all []remote.Membership, known bool, err error) {
+	from, ok := in.(remote.Members)
+	if !ok {
+		return nil, false, ctx.Err()
+	}
+	for _, repository := range scopes(repositories) {
+		for m, err := range from.Members(ctx, repository) {
+			if errors.Is(err, errors.ErrUnsupported) {
+				return nil, false, ctx.Err()
+			}
+			if err != nil {
+				return nil, false, err
+			}
+			all = append(all, m)
+		}
+	}
+	return all, true, ctx.Err()
 }

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
@@ -29,6 +30,9 @@ func (r *run) eachMember(ctx context.Context, tell func(image.Reference)) error 
 		return ctx.Err()
 	}
 	for m, err := range from.Members(ctx, "") {
+		if errors.Is(err, errors.ErrUnsupported) {
+			break
+		}
 		if err != nil {
 			return err
 		}

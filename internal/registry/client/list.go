@@ -105,8 +105,8 @@ func validTag(repository, tag string) bool {
 	return err == nil && ref.Tag == tag
 }
 
-// catalog yields the repositories below the prefix, as images are called here.
-func (r *Registry) catalog(ctx context.Context) iter.Seq2[string, error] {
+// Catalog yields the repositories below the prefix, as images are called here.
+func (r *Registry) Catalog(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		if err := ctx.Err(); err != nil {
 			yield("", err)
@@ -154,6 +154,9 @@ func (r *Registry) noCatalog(err error) error {
 // notFound is the fault of a name that the repository does not have. It tells what
 // there is instead, as far as the registry does.
 func (p *Repository) notFound(ctx context.Context, ref image.Reference) error {
+	if p.registry.o.Serving {
+		return fault.New(fault.NotFound, "no image %s in %s", ref, p.registry.o.Name)
+	}
 	told := true
 	there := func(yield func(remote.Tag, error) bool) {
 		some := 0
@@ -168,7 +171,7 @@ func (p *Repository) notFound(ctx context.Context, ref image.Reference) error {
 		if some > 0 {
 			return
 		}
-		for name, err := range p.registry.catalog(ctx) {
+		for name, err := range p.registry.Catalog(ctx) {
 			if err != nil {
 				told = false
 				return

@@ -61,16 +61,32 @@ func (p *Repository) Look(ctx context.Context, c remote.Closure, _ map[image.Dig
 	return &all.Found, ctx.Err()
 }
 
+// LookBlob implements remote.Blobs, with one request: a layer and the config of an
+// image are blobs alike here.
+func (p *Repository) LookBlob(ctx context.Context, id image.Digest, _ map[image.Digest]remote.Layer) (*remote.Found, error) {
+	if err := p.check(ctx); err != nil {
+		return nil, err
+	}
+	all := newFound()
+	size, err := p.headBlob(ctx, id)
+	switch {
+	case isStatus(err, http.StatusNotFound):
+		all.Torn[id] = p.missing("layer", id)
+	case err != nil:
+		return nil, p.failure(ctx, err, "cannot look into %s", p.where())
+	default:
+		all.Layers[id] = p.plainLayer(id, size)
+	}
+	return &all.Found, ctx.Err()
+}
+
 // hasDocument looks for a manifest or index, and for a blob.
 func (p *Repository) hasDocument(ctx context.Context, id image.Digest) (bool, error) {
 	kind := image.UnknownKind
 	if doc := p.remembered(id); doc != nil {
 		kind, _ = image.KindOf(doc)
 	}
-	p.mu.Lock()
-	_, config := p.configs[id]
-	p.mu.Unlock()
-	if kind != image.ConfigKind && !config {
+	if kind != image.ConfigKind && p.namedConfig(id) == nil {
 		if kind == image.UnknownKind {
 			at, err := p.locate(ctx, id)
 			return at != nowhere, err
@@ -141,9 +157,7 @@ func (p *Repository) hasBlob(ctx context.Context, id image.Digest) (bool, error)
 		return false, nil
 	}
 	if err == nil {
-		p.mu.Lock()
-		p.blobs[id] = true
-		p.mu.Unlock()
+		p.noteBlob(id)
 	}
 	return err == nil, err
 }
@@ -151,11 +165,9 @@ func (p *Repository) hasBlob(ctx context.Context, id image.Digest) (bool, error)
 // candidates are the blobs that a tar may lie in here, the likeliest first.
 func (p *Repository) candidates(id image.Digest) []packed {
 	var all []packed
-	p.mu.Lock()
-	if l, ok := p.learned[id]; ok {
+	if l, ok := p.packedIn(id); ok {
 		all = append(all, l)
 	}
-	p.mu.Unlock()
 	if h, ok := p.registry.hints.get(id); ok {
 		if len(all) > 0 && all[0].Digest == h.Digest {
 			all[0] = h.packed // which knows the size of the tar, too
@@ -183,8 +195,16 @@ func (p *Repository) find(ctx context.Context, id image.Digest) (remote.Layer, b
 	if isStatus(err, http.StatusNotFound) {
 		return remote.Layer{}, false, nil
 	}
+	if err != nil {
+		return remote.Layer{}, false, err
+	}
+	return p.plainLayer(id, size), true, nil
+}
+
+// plainLayer is what lies in a blob of its own.
+func (p *Repository) plainLayer(id image.Digest, size int64) remote.Layer {
 	p.registry.settle(p, id)
-	return remote.Layer{Digest: id, Size: size, Stored: size, Object: p.object(id)}, err == nil, err
+	return remote.Layer{Digest: id, Size: size, Stored: size, Object: p.object(id)}
 }
 
 // packedLayer is a tar that lies compressed in a blob.
@@ -358,9 +378,7 @@ func (p *Repository) bring(ctx context.Context, id image.Digest) (remote.Layer, 
 	if in.Digest == id {
 		return remote.Layer{Digest: id, Size: size, Stored: size, Object: p.object(id)}, true, nil
 	}
-	p.mu.Lock()
-	p.learned[id] = in
-	p.mu.Unlock()
+	p.notePacked(id, in)
 	return p.packedLayer(id, in, size), true, nil
 }
 

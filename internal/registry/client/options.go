@@ -27,6 +27,11 @@ type Options struct {
 	Writes      bool        // ask for the right to push, too
 	Plan        bool        // change nothing: a layer that could be mounted counts as there
 
+	// Serving says that it is asked by others, for whatever they like and for long. What
+	// it remembers is bounded then, and where there is no image of a name it does not
+	// list what there is instead.
+	Serving bool
+
 	// Credentials returns those for the registry; nil knows none. It is asked once.
 	Credentials func(ctx context.Context, host string) (Credentials, error)
 

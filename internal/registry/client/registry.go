@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -27,14 +28,16 @@ type Registry struct {
 	direct    http.RoundTripper // by the transport, watched
 	hints     *hints
 	shelf     shelf
+	known     *recent[knownKey, any] // what repositories have learned from documents: see fact
 
 	scheme sync.Mutex // held while it is found out
 	base   string     // "https://host" once it is known
 
-	mu           sync.Mutex
-	repositories map[string]*Repository
-	homes        map[image.Digest]*Repository // where what was named or read in this run lies
-	placed       map[image.Digest]*Repository // blobs that this run has put
+	repositories *recent[string, *Repository]
+	homes        *recent[image.Digest, *Repository] // where what was named or read in this run lies
+
+	mu     sync.Mutex
+	placed map[image.Digest]*Repository // blobs that this run has put
 }
 
 var (
@@ -42,6 +45,8 @@ var (
 	_ remote.Repositories = (*Registry)(nil)
 	_ remote.Holder       = (*Registry)(nil)
 	_ remote.Untagger     = (*Registry)(nil)
+	_ remote.Referred     = (*Registry)(nil)
+	_ remote.Catalogued   = (*Registry)(nil)
 )
 
 // Open returns a registry. It contacts nobody before something is asked of it.
@@ -53,11 +58,18 @@ func Open(o Options) (*Registry, error) {
 	}
 	r := &Registry{
 		o: o, transport: t, direct: &watching{next: t, limit: o.Stall}, hints: newHints(o),
-		repositories: map[string]*Repository{}, homes: map[image.Digest]*Repository{}, placed: map[image.Digest]*Repository{},
+		known:        newRecent[knownKey, any](mostKnown),
+		repositories: newRecent[string, *Repository](math.MaxInt), homes: newRecent[image.Digest, *Repository](math.MaxInt),
+		placed: map[image.Digest]*Repository{},
+	}
+	tokens := auth.NewCache
+	if o.Serving {
+		r.repositories, r.homes = newRecent[string, *Repository](mostRepositories), newRecent[image.Digest, *Repository](mostHomes)
+		tokens = func() auth.Cache { return &tokenCache{Cache: auth.NewCache()} }
 	}
 	r.client = &auth.Client{
 		Client:     &http.Client{Transport: &retrying{next: r.direct, o: o}, CheckRedirect: redirect},
-		Cache:      auth.NewCache(),
+		Cache:      tokens(),
 		Credential: r.credential(),
 		ClientID:   "dogestry",
 	}
@@ -168,30 +180,27 @@ func (r *Registry) In(repository string) remote.Remote { return r.in(repository)
 func (r *Registry) in(repository string) *Repository {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.repositories[repository]
-	if p == nil {
+	p, ok := r.repositories.get(repository)
+	if !ok {
 		p = newRepository(r, repository)
-		r.repositories[repository] = p
+		r.repositories.put(repository, p, 1)
 	}
 	return p
 }
 
 // settle notes where digests lie.
 func (r *Registry) settle(in *Repository, ids ...image.Digest) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, id := range ids {
-		if r.homes[id] == nil {
-			r.homes[id] = in
+		if _, ok := r.homes.get(id); !ok {
+			r.homes.put(id, in, 1)
 		}
 	}
 }
 
 // home returns the repository where a digest was named, nil where it was not.
 func (r *Registry) home(id image.Digest) *Repository {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.homes[id]
+	in, _ := r.homes.get(id)
+	return in
 }
 
 func (r *Registry) place(in *Repository, id image.Digest) {
@@ -272,7 +281,7 @@ func (r *Registry) References(ctx context.Context, repository string) iter.Seq2[
 		return r.in(repository).References(ctx, repository)
 	}
 	return func(yield func(remote.Tag, error) bool) {
-		for name, err := range r.catalog(ctx) {
+		for name, err := range r.Catalog(ctx) {
 			if err != nil {
 				yield(remote.Tag{}, err)
 				return
@@ -284,6 +293,11 @@ func (r *Registry) References(ctx context.Context, repository string) iter.Seq2[
 			}
 		}
 	}
+}
+
+// Referrers yields the manifests that refer to subject in a repository.
+func (r *Registry) Referrers(ctx context.Context, repository string, subject image.Digest) iter.Seq2[image.Digest, error] {
+	return r.in(repository).Referrers(ctx, repository, subject)
 }
 
 // Held returns the manifests of an index that are there.

@@ -25,11 +25,8 @@ type Repository struct {
 	path     string // as the registry calls it
 	bad      error  // no registry has such a name
 
-	mu      sync.Mutex
-	configs map[image.Digest]*image.Manifest // by those that name them
-	blobs   map[image.Digest]bool            // documents that are there as blobs
-	learned map[image.DiffID]packed          // what manifests and configs here say of layers
-	list    *orasremote.Repository           // nil until it is needed
+	mu   sync.Mutex
+	list *orasremote.Repository // nil until it is needed
 
 	survey   sync.Once // of tags, for what their images have
 	expected []string  // tags that are read first then
@@ -42,13 +39,11 @@ var (
 	_ remote.Untagger    = (*Repository)(nil)
 	_ remote.Memberships = (*Repository)(nil)
 	_ remote.Expecting   = (*Repository)(nil)
+	_ remote.Blobs       = (*Repository)(nil)
 )
 
 func newRepository(r *Registry, name string) *Repository {
-	p := &Repository{
-		registry: r, name: name,
-		configs: map[image.Digest]*image.Manifest{}, blobs: map[image.Digest]bool{}, learned: map[image.DiffID]packed{},
-	}
+	p := &Repository{registry: r, name: name}
 	p.path, p.bad = r.o.pathOf(name)
 	return p
 }
@@ -270,11 +265,7 @@ func (p *Repository) Document(ctx context.Context, id image.Digest) ([]byte, err
 // fetch reads a document from where its kind is kept, the likelier place first.
 func (p *Repository) fetch(ctx context.Context, id image.Digest) ([]byte, error) {
 	manifest, blob := "/manifests/"+id.String(), "/blobs/"+id.String()
-	p.mu.Lock()
-	_, config := p.configs[id]
-	config = config || p.blobs[id]
-	p.mu.Unlock()
-	if config {
+	if p.namedConfig(id) != nil || p.isBlob(id) {
 		doc, err := p.get(ctx, blob)
 		if isNone(err) {
 			doc, err = p.get(ctx, manifest)
@@ -334,14 +325,10 @@ func (p *Repository) learn(id image.Digest, doc []byte) (names []image.Digest) {
 		for _, l := range m.Layers {
 			names = append(names, l.Digest)
 		}
-		p.mu.Lock()
-		p.configs[m.Config.Digest] = m
-		p.mu.Unlock()
+		p.noteConfig(m, len(doc))
 		p.pair(m, p.remembered(m.Config.Digest))
 	case image.ConfigKind:
-		p.mu.Lock()
-		m := p.configs[id]
-		p.mu.Unlock()
+		m := p.namedConfig(id)
 		if c, err := image.ParseConfig(doc); err == nil {
 			names = c.DiffIDs
 		}
@@ -359,11 +346,9 @@ func (p *Repository) pair(m *image.Manifest, config []byte) {
 	if err != nil || len(c.DiffIDs) != len(m.Layers) {
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for i, l := range m.Layers {
 		if tar, compressed := l.Tar(); tar && compressed && l.Digest != c.DiffIDs[i] { // see image.Tree
-			p.learned[c.DiffIDs[i]] = packed{Digest: l.Digest, Size: l.Size, Media: l.MediaType, Plain: -1}
+			p.notePacked(c.DiffIDs[i], packed{Digest: l.Digest, Size: l.Size, Media: l.MediaType, Plain: -1})
 		}
 	}
 }

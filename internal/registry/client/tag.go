@@ -156,18 +156,13 @@ func (p *Repository) incomplete(id image.ID, doc []byte, err error) error {
 		}
 	}
 	missing := remote.Closure{}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, d := range lost {
 		if p.remembered(d) != nil {
 			missing.Documents = append(missing.Documents, d)
 			continue
 		}
-		for tar, in := range p.learned {
-			if in.Digest == d {
-				d = tar
-				break
-			}
+		if tar, ok := p.unpackedOf(d); ok {
+			d = tar
 		}
 		missing.Layers = append(missing.Layers, d)
 	}
@@ -234,9 +229,7 @@ func (p *Repository) take(ctx context.Context, from *Repository, l remote.Layer)
 		raw = remote.Layer{Digest: l.Packed, Size: l.Stored, Stored: l.Stored}
 		for _, in := range from.candidates(l.Digest) {
 			if in.Digest == l.Packed {
-				p.mu.Lock()
-				p.learned[l.Digest] = in
-				p.mu.Unlock()
+				p.notePacked(l.Digest, in)
 			}
 		}
 	}

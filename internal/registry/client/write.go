@@ -84,9 +84,7 @@ func (p *Repository) PutLayer(ctx context.Context, layer image.Descriptor, r io.
 		p.registry.hints.add(layer.Digest, hint{packed: in, Path: p.path})
 		p.registry.settle(p, layer.Digest)
 		p.registry.place(p, layer.Digest)
-		p.mu.Lock()
-		p.learned[layer.Digest] = in
-		p.mu.Unlock()
+		p.notePacked(layer.Digest, in)
 	}
 	return done, nil
 }

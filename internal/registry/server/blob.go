@@ -35,7 +35,7 @@ func (s *Server) blob(ctx context.Context, repository string, id image.Digest) (
 	if layer, ok := s.found.get(id); ok {
 		known[id] = layer
 	}
-	found, err := from.Look(ctx, remote.Closure{Documents: []image.Digest{id}, Layers: []image.Digest{id}}, known)
+	found, err := remote.LookBlob(ctx, from, id, known)
 	if err != nil {
 		return blob{}, err
 	}

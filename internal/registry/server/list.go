@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -108,6 +110,9 @@ func (s *Server) hasMembers(ctx context.Context, repository string) (bool, error
 		return false, nil
 	}
 	for _, err := range s.members.Members(ctx, repository) {
+		if errors.Is(err, errors.ErrUnsupported) {
+			break
+		}
 		return err == nil, err
 	}
 	return false, nil
@@ -128,14 +133,17 @@ func (s *Server) listRepositories(w http.ResponseWriter, r *http.Request) error 
 		}
 		before = name
 	}
-	for tag, err := range s.from.References(r.Context(), "") {
+	for name, err := range s.repositories(r.Context()) {
 		if err != nil {
 			return err
 		}
-		add(tag.Reference.Repository)
+		add(name)
 	}
 	if s.members != nil {
 		for m, err := range s.members.Members(r.Context(), "") {
+			if errors.Is(err, errors.ErrUnsupported) {
+				break
+			}
 			if err != nil {
 				return err
 			}
@@ -145,4 +153,18 @@ func (s *Server) listRepositories(w http.ResponseWriter, r *http.Request) error 
 	return writeJSON(w, r, "application/json", struct {
 		Repositories []string `json:"repositories"`
 	}{p.listed(w, r)})
+}
+
+// repositories yields the repositories that have tags, some of them again and again.
+func (s *Server) repositories(ctx context.Context) iter.Seq2[string, error] {
+	if s.catalogued != nil {
+		return s.catalogued.Catalog(ctx)
+	}
+	return func(yield func(string, error) bool) {
+		for tag, err := range s.from.References(ctx, "") {
+			if !yield(tag.Reference.Repository, err) || err != nil {
+				return
+			}
+		}
+	}
 }

@@ -26,7 +26,9 @@ func (s *Server) repository(r *http.Request, name string) (string, error) {
 		if !slices.Contains(s.mirrors, ns) {
 			return "", &failure{status: http.StatusNotFound, code: codeNameUnknown, message: "this registry does not answer for another one of that name"}
 		}
-		full = ns + "/" + name
+		if ns != s.own {
+			full = ns + "/" + name
+		}
 	}
 	repository, err := image.ParseRepository(full)
 	if err != nil {

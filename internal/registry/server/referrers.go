@@ -9,6 +9,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
 )
 
 // A list of referrers is an index, and clients bound those: what does not fit comes
@@ -43,7 +44,7 @@ func (s *Server) listReferrers(c call) error {
 	if err != nil {
 		return err
 	}
-	if s.memberships == nil {
+	if s.referred == nil {
 		return &failure{status: http.StatusNotFound, code: codeUnsupported, message: "referrers are not known here"}
 	}
 	var last image.Digest
@@ -55,14 +56,14 @@ func (s *Server) listReferrers(c call) error {
 	filter := c.r.URL.Query().Get("artifactType")
 	answer := referrers{SchemaVersion: 2, MediaType: ocispec.MediaTypeImageIndex, Manifests: []referrer{}}
 	size := 0
-	for id, err := range s.memberships.Referrers(c.r.Context(), c.repository, subject) {
+	for id, err := range s.referred.Referrers(c.r.Context(), c.repository, subject) {
 		if err != nil {
 			return err
 		}
 		if !last.IsZero() && id.Hex() <= last.Hex() {
 			continue
 		}
-		described, bytes, err := s.describe(c.r.Context(), id)
+		described, bytes, err := s.describe(c.r.Context(), c.repository, id)
 		if err != nil {
 			return err
 		}
@@ -83,8 +84,8 @@ func (s *Server) listReferrers(c call) error {
 
 // describe returns the descriptor of a manifest, and how many bytes it has as JSON.
 // It is nil where the manifest has gone meanwhile, or is damaged.
-func (s *Server) describe(ctx context.Context, id image.Digest) (*referrer, int, error) {
-	doc, err := s.from.Document(ctx, id)
+func (s *Server) describe(ctx context.Context, repository string, id image.Digest) (*referrer, int, error) {
+	doc, err := remote.SourceOf(s.from, repository).Document(ctx, id)
 	if isMissing(err) {
 		s.log.Warn("what refers to a manifest is not there", "digest", id, "error", err)
 		return nil, 0, nil

@@ -31,8 +31,8 @@ type Writable interface {
 // Options of a Server.
 type Options struct {
 	// From is what is read. What it can do besides is made use of: remote.Memberships,
-	// remote.Members, remote.Manifests, remote.Ranges, remote.Repositories, remote.Unproved. Besides is asked instead where
-	// From is a view of it that does not show all of that.
+	// remote.Members, remote.Referred, remote.Manifests, remote.Ranges, remote.Repositories, remote.Catalogued,
+	// remote.Unproved. Besides is asked instead where From is a view of it that does not show all of that.
 	From    remote.Source
 	Besides any
 
@@ -42,6 +42,10 @@ type Options struct {
 	// Mirrors are registries, such as docker.io, in whose place the server answers:
 	// those that a client may name in the parameter ns of a request. See docs/serve.md.
 	Mirrors []string
+
+	// Own is the one of Mirrors that From itself is, whose images it calls without
+	// its name; "" is none.
+	Own string
 
 	// StoreMemory is what the store takes for a layer that is read, in bytes, beside
 	// what decoding it takes: so many are read at once that memory is bounded. 0 stands
@@ -73,6 +77,7 @@ type Server struct {
 	from    remote.Source
 	to      Writable
 	mirrors []string
+	own     string // of mirrors
 	damage  func(error)
 	log     *slog.Logger
 
@@ -83,6 +88,8 @@ type Server struct {
 
 	memberships remote.Memberships // nil where there are none
 	members     remote.Members     // nil where there are none
+	referred    remote.Referred    // nil where that is not known
+	catalogued  remote.Catalogued  // nil where tags have to be listed for that
 	manifests   remote.Manifests   // nil where there is none
 	ranges      remote.Ranges      // nil where there are none
 	unproved    remote.Unproved    // nil where there is none
@@ -143,7 +150,7 @@ const crowdedWrite = 32 << 10
 // New returns a server. It does no I/O.
 func New(o Options) *Server {
 	s := &Server{
-		from: o.From, to: o.To, mirrors: o.Mirrors, damage: o.Damage, log: o.Log,
+		from: o.From, to: o.To, mirrors: o.Mirrors, own: o.Own, damage: o.Damage, log: o.Log,
 		storeMemory: o.StoreMemory, writeMemory: o.WriteMemory, cached: o.Cached, maxBlob: o.MaxBlob,
 		found:   newMemory[image.Digest, remote.Layer](maxFound),
 		prints:  newFingerprints(),
@@ -164,6 +171,8 @@ func New(o Options) *Server {
 	}
 	s.memberships, _ = o.Besides.(remote.Memberships)
 	s.members, _ = o.Besides.(remote.Members)
+	s.referred, _ = o.Besides.(remote.Referred)
+	s.catalogued, _ = o.Besides.(remote.Catalogued)
 	s.manifests, _ = o.Besides.(remote.Manifests)
 	s.ranges, _ = o.Besides.(remote.Ranges)
 	s.unproved, _ = o.Besides.(remote.Unproved)
