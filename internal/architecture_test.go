@@ -27,8 +27,9 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "config", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "readthrough", "repo", "registry/client", "registry/server", "registry/front", "registry/page", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "sealed", "image", "fault",
+		"cli/progress", "config", "agent", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "readthrough", "repo", "registry/client", "registry/server", "registry/front", "registry/page", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "sealed", "image", "fault",
 	}},
+	{"agent", []string{"transfer", "remote", "sealed", "image", "fault"}},
 	{"cli/progress", []string{"transfer"}},
 	{"config", []string{"fault"}},
 	{"transfer", []string{"remote", "engine", "image", "fault"}},

@@ -57,11 +57,12 @@ type Agent struct {
 	jobs    *jobs
 	follows []*follower
 	stats   *stats
+	alive   time.Duration // between two lines of an answer at most
 }
 
 // New returns an agent that follows nothing yet. Its Close has to be called.
 func New(o Options) *Agent {
-	a := &Agent{o: o, stats: newStats()}
+	a := &Agent{o: o, stats: newStats(), alive: alive}
 	a.jobs = newJobs(o, a.stats)
 	for _, f := range o.Follows {
 		a.follows = append(a.follows, newFollower(f, o, a.jobs, a.stats))

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/sealed"
 	"github.com/dogestry/dogestry/internal/transfer"
 )
 
@@ -39,8 +40,10 @@ type ClientOptions struct {
 	// to be on loopback, whatever Address says.
 	Plain bool
 
-	// Dial is how to dial; nil is net.Dialer's.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Seal is what may be dialled; Address is added to it. Nil seals nothing.
+	Seal *sealed.Seal
+
+	dial sealed.DialFunc // nil is net.Dialer's
 }
 
 const (
@@ -54,10 +57,8 @@ var ErrAbsent = errors.New("no agent was asked")
 
 // NewClient returns a client. It contacts nobody. The caller closes it.
 func NewClient(o ClientOptions) *Client {
-	dial := o.Dial
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
+	o.Seal.Admit("tcp", o.Address)
+	dial := o.Seal.Dial(o.dial)
 	c := &Client{
 		address: o.Address, base: "https://" + o.Address, token: o.Token, silence: 6 * alive,
 		waits: []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second},
@@ -142,6 +143,9 @@ func (c *Client) Pull(ctx context.Context, q Request, p transfer.Progress) ([]tr
 			}
 			return out.Images, nil
 		}
+		if errors.As(err, new(final)) {
+			return nil, err
+		}
 		if begun = begun || heard; heard {
 			failures = 0
 		}
@@ -173,22 +177,22 @@ func (c *Client) lost(err error, begun bool) error {
 // attempt asks once, and listens to the end. Heard says whether the agent has begun, or
 // has done so before.
 func (c *Client) attempt(ctx context.Context, body []byte, to *shown) (out *outcome, heard bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	res, err := c.do(ctx, http.MethodPost, pullPath, body)
 	if err != nil {
 		return nil, false, err
 	}
 	defer res.Body.Close()
-	watchdog := time.AfterFunc(c.silence, cancel)
+	watchdog := time.AfterFunc(c.silence, func() { cancel(errSilent) })
 	defer watchdog.Stop()
 	lines := newLines(res.Body)
 	to.again()
 	for lines.Scan() {
 		watchdog.Reset(c.silence)
 		var e event
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return nil, heard, c.strange()
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil || e == (event{}) {
+			return nil, heard, final{c.strange()}
 		}
 		heard = true
 		if e.Result != nil {
@@ -196,15 +200,30 @@ func (c *Client) attempt(ctx context.Context, body []byte, to *shown) (out *outc
 		}
 		to.show(e)
 	}
-	err = lines.Err()
-	if err == nil {
+	switch err = lines.Err(); {
+	case err == nil:
 		err = io.ErrUnexpectedEOF
+	case errors.Is(context.Cause(ctx), errSilent):
+		err = errSilent
 	}
 	return nil, heard, fault.Wrap(fault.Other, err, "the agent at %s does not say how the pull ended", c.address)
 }
 
+// final is an error after which it is of no use to come again.
+type final struct{ error }
+
+func (f final) Unwrap() error { return f.error }
+
+// errSilent is why a connection is given up on which nothing comes.
+var errSilent = errors.New("nothing came any more")
+
 // errComeAgain is wrapped by what may pass.
 var errComeAgain = errors.New("it is busy")
+
+// comeAgain makes an error errComeAgain, and keeps what it says.
+type comeAgain struct{ error }
+
+func (c comeAgain) Unwrap() []error { return []error{c.error, errComeAgain} }
 
 // do sends a request and returns the answer where it is 200. Other errors than the
 // context's are ErrAbsent.
@@ -277,7 +296,7 @@ func (c *Client) refused(code int, content []byte) error {
 	if json.Unmarshal(content, &said) == nil && said.Error != nil {
 		err := said.Error.fault(c.address)
 		if code == http.StatusServiceUnavailable {
-			return absent{errors.Join(err, errComeAgain)}
+			return absent{comeAgain{err}}
 		}
 		return absent{err}
 	}
@@ -289,7 +308,7 @@ func (c *Client) refused(code int, content []byte) error {
 		return absent{fault.New(fault.Refused, "the agent at %s: %s", c.address, oneLine(content)).
 			Advise("Its tokens that may pull are those with the right to write.")}
 	case http.StatusServiceUnavailable:
-		return absent{errors.Join(fault.New(fault.Locked, "the agent at %s: %s", c.address, oneLine(content)), errComeAgain)}
+		return absent{comeAgain{fault.New(fault.Locked, "the agent at %s: %s", c.address, oneLine(content))}}
 	}
 	return absent{c.strange()}
 }

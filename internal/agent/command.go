@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/sealed"
 )
 
 // Command is a program that is run when the image of a followed tag is here. It is run
@@ -20,6 +21,7 @@ type Command struct {
 	Args  []string
 	Limit time.Duration // for which it may run
 	Grace time.Duration // for which it may go on when the agent is to end
+	Seal  *sealed.Seal  // which programs may be run; nil seals nothing
 }
 
 // SplitCommand splits a line into words at spaces that are not between quotes. Nothing
@@ -59,17 +61,32 @@ func SplitCommand(line string) ([]string, error) {
 	return words, nil
 }
 
+// Check refuses a program that is not there, or that may not be run.
+func (c Command) Check() error {
+	if len(c.Args) == 0 {
+		return nil
+	}
+	if err := c.Seal.Program(c.Args[0]); err != nil {
+		return err
+	}
+	if _, err := exec.LookPath(c.Args[0]); err != nil {
+		return fault.Wrap(fault.NotFound, err, "cannot run the command").
+			Advise("It is run without a shell. For one, in so many words: --run 'sh -c \"…\"'.")
+	}
+	return nil
+}
+
 // maxOutput bounds what is kept of what a command prints, in bytes: its end.
 const maxOutput = 4 << 10
 
 // tail keeps the end of what is written to it.
-type tail struct{ bytes.Buffer }
+type tail struct{ kept bytes.Buffer }
 
 // Write implements io.Writer.
 func (t *tail) Write(p []byte) (int, error) {
-	_, _ = t.Buffer.Write(p[max(0, len(p)-maxOutput):])
-	if over := t.Len() - maxOutput; over > 0 {
-		t.Next(over)
+	_, _ = t.kept.Write(p[max(0, len(p)-maxOutput):])
+	if over := t.kept.Len() - maxOutput; over > 0 {
+		t.kept.Next(over)
 	}
 	return len(p), nil
 }
@@ -77,6 +94,9 @@ func (t *tail) Write(p []byte) (int, error) {
 // run runs the command and returns what it printed last. When ctx ends it may go on for
 // the grace. Then, and at the limit, it and what it has started get SIGTERM, and a while later SIGKILL.
 func (c Command) run(ctx context.Context, env []string) (output string, err error) {
+	if err := c.Check(); err != nil {
+		return "", err
+	}
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Limit)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
@@ -96,7 +116,7 @@ func (c Command) run(ctx context.Context, env []string) (output string, err erro
 	if errors.Is(err, exec.ErrWaitDelay) && limited.Err() == nil {
 		err = nil // it has left something behind that goes on
 	}
-	output = strings.TrimSpace(out.String())
+	output = strings.TrimSpace(out.kept.String())
 	var exit *exec.ExitError
 	switch {
 	case err == nil:

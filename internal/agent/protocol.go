@@ -22,7 +22,7 @@ const (
 	maxImages  = 100      // of a request
 	maxName    = 2 << 10  // bytes of a remote's name
 	maxLine    = 8 << 20  // bytes of an event
-	maxLayers  = 20_000   // that a client keeps account of
+	maxLayers  = 2_000    // that a client keeps account of
 )
 
 // Request asks an agent to pull images. There is nothing in it that opens a remote: that,

@@ -85,7 +85,7 @@ func (a *Agent) answerPull(w http.ResponseWriter, r *http.Request) {
 	defer leave()
 	defer a.stats.wait()()
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	tell(r, w, j)
+	a.tell(r, w, j)
 }
 
 // order reads a request, and makes of it what may be pulled.
@@ -159,7 +159,7 @@ func parse(name string) (image.Reference, error) {
 }
 
 // tell answers with what happens to j until it is done, or the client is gone.
-func tell(r *http.Request, w http.ResponseWriter, j *job) {
+func (a *Agent) tell(r *http.Request, w http.ResponseWriter, j *job) {
 	control := http.NewResponseController(w)
 	lines := json.NewEncoder(w)
 	t := time.NewTicker(tick)
@@ -177,7 +177,7 @@ func tell(r *http.Request, w http.ResponseWriter, j *job) {
 		if ended {
 			news = append(news, event{Result: &outcome{Images: j.results, Error: failureOf(j.err)}})
 		}
-		if len(news) == 0 && time.Since(last) > alive || last.IsZero() {
+		if len(news) == 0 && time.Since(last) > a.alive {
 			news = append(news, event{Alive: true})
 		}
 		for _, e := range news {

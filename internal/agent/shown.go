@@ -88,6 +88,9 @@ func (s *shown) bar(l layerEvent) *shownBar {
 			return b
 		}
 	}
+	if len(s.bars) == maxLayers {
+		return &shownBar{Bar: transfer.NoProgress{}.Layer("", 0)}
+	}
 	b := &shownBar{Bar: s.progress.Layer(l.Name, l.Size), name: l.Name, taken: true}
 	s.bars = append(s.bars, b)
 	return b

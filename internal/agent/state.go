@@ -77,10 +77,11 @@ func (s State) write(f Follow, d Done) error {
 	return nil
 }
 
-// replace writes a file whole, or leaves it as it was.
+// replace writes a file whole, or leaves it as it was. Nobody else writes it: a temporary
+// file that is there a killed process has left.
 func replace(name string, content []byte) error {
 	dir := filepath.Dir(name)
-	f, err := os.CreateTemp(dir, ".new-*")
+	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
