@@ -64,7 +64,7 @@ func mainWith(args []string, stdout, stderr io.Writer, systemFile string) int {
 		}
 		err = by
 	}
-	a.printError(err)
+	a.printError(a.inNames(err))
 	return code
 }
 
@@ -135,6 +135,10 @@ type app struct {
 	out, errOut io.Writer
 	caught      func() os.Signal // nil until one came
 	systemFile  string           // the administrator's configuration
+	configFile  string           // instead of the user's
+
+	set   *config.Config // once it is read: what is set for the remotes that the command line names
+	named []namedRemote  // those of them that it names by a name
 
 	display atomic.Pointer[progress.Display] // nil while none is open
 
@@ -149,6 +153,7 @@ type app struct {
 	engineStore engine.StoreUse
 
 	uploadLimit, downloadLimit byteRate
+	limitTyped                 bool // one of them is on the command line
 
 	noWait bool // for garbage collections
 }
@@ -172,10 +177,12 @@ has to be up. A registry can be one, too.`,
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "print results and errors only")
 	root.PersistentFlags().BoolVar(&a.debug, "debug", false, "log what happens inside, on stderr")
 	root.PersistentFlags().BoolVar(&a.sealed, sealedFlag, false, "contact the remotes and the engine that are named, and nothing else (docs/sealed.md)")
-	root.PersistentPreRunE = a.setSeal
+	root.PersistentFlags().StringVar(&a.configFile, "config-file", "", "read this `FILE` instead of the user's configuration")
+	root.PersistentPreRunE = a.prepare
 	root.AddCommand(a.pushCommand(), a.pullCommand(), a.copyCommand(), a.listCommand(), a.inspectCommand(), a.verifyCommand(), a.checkCommand(), a.gcCommand(), a.keygenCommand(), a.versionCommand())
 	root.AddCommand(a.tagCommand(), a.rmCommand(), a.pruneCommand(), a.duCommand(), a.upgradeCommand())
 	root.AddCommand(a.exportCommand(), a.importCommand(), a.sealCommand(), a.serveCommand())
+	root.AddCommand(a.remoteCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
@@ -192,6 +199,7 @@ has to be up. A registry can be one, too.`,
 			}
 		default:
 			c.Args = usageArgs(c.Args)
+			a.completeArgs(c)
 		}
 	}
 	return root
