@@ -48,6 +48,7 @@ func mainWith(args []string, stdout, stderr io.Writer, systemFile string) int {
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(stderr)
+	defer a.unlock()
 	err := root.ExecuteContext(ctx)
 	if err == nil && out.err != nil {
 		err = fault.Wrap(fault.Other, out.err, "cannot write the result")
@@ -155,7 +156,10 @@ type app struct {
 	uploadLimit, downloadLimit byteRate
 	limitTyped                 bool // one of them is on the command line
 
-	noWait bool // for garbage collections
+	noWait bool // for garbage collections, nor for the lock
+
+	lockFile string
+	lock     io.Closer // nil where none is held
 }
 
 func (a *app) root() *cobra.Command {
@@ -178,6 +182,8 @@ has to be up. A registry can be one, too.`,
 	root.PersistentFlags().BoolVar(&a.debug, "debug", false, "log what happens inside, on stderr")
 	root.PersistentFlags().BoolVar(&a.sealed, sealedFlag, false, "contact the remotes and the engine that are named, and nothing else (docs/sealed.md)")
 	root.PersistentFlags().StringVar(&a.configFile, "config-file", "", "read this `FILE` instead of the user's configuration")
+	root.PersistentFlags().StringVar(&a.lockFile, lockFlag, "", "one dogestry at a time that names this `FILE`: wait until the others have ended")
+	root.PersistentFlags().BoolVar(&a.noWait, "no-wait", false, "fail (exit code 7) instead of waiting for that, or for a gc that is about to delete what is needed")
 	root.PersistentPreRunE = a.prepare
 	root.AddCommand(a.pushCommand(), a.pullCommand(), a.copyCommand(), a.listCommand(), a.inspectCommand(), a.verifyCommand(), a.checkCommand(), a.gcCommand(), a.keygenCommand(), a.versionCommand())
 	root.AddCommand(a.tagCommand(), a.rmCommand(), a.pruneCommand(), a.duCommand(), a.upgradeCommand())

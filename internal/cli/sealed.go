@@ -33,7 +33,10 @@ func (a *app) prepare(c *cobra.Command, args []string) error {
 	if err := a.setFlags(c, args, set); err != nil {
 		return err
 	}
-	return a.setSeal(c, set)
+	if err := a.setSeal(c, set); err != nil {
+		return err
+	}
+	return a.takeLock(c, set)
 }
 
 // setSeal finds out whether dogestry is sealed, and with what is allowed.
