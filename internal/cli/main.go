@@ -40,16 +40,13 @@ func Main(args []string, stdout, stderr io.Writer) int {
 
 // mainWith is Main with the name of the administrator's configuration.
 func mainWith(args []string, stdout, stderr io.Writer, systemFile string) int {
-	ctx, caught, stop := signals(context.Background())
+	plugin := isPlugin(os.Args[0])
+	ctx, caught, stop := signals(context.Background(), plugin)
 	defer stop()
 	out := &results{w: stdout}
 	a := &app{in: os.Stdin, out: out, errOut: stderr, caught: caught, systemFile: systemFile}
-	root := a.root()
-	root.SetArgs(args)
-	root.SetOut(out)
-	root.SetErr(stderr)
 	defer a.unlock()
-	err := root.ExecuteContext(ctx)
+	err := a.run(ctx, args, plugin)
 	if err == nil && out.err != nil {
 		err = fault.Wrap(fault.Other, out.err, "cannot write the result")
 	}
@@ -67,6 +64,26 @@ func mainWith(args []string, stdout, stderr io.Writer, systemFile string) int {
 	}
 	a.printError(a.inNames(err))
 	return code
+}
+
+// run runs a command line, of docker's if the program is its plugin.
+func (a *app) run(ctx context.Context, args []string, plugin bool) error {
+	root := a.root()
+	if plugin {
+		if slices.Equal(args, []string{pluginMetadata}) {
+			a.printMetadata()
+			return nil
+		}
+		var err error
+		if args, err = asPlugin(args); err != nil {
+			return err
+		}
+		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "docker " + pluginWord}
+	}
+	root.SetArgs(args)
+	root.SetOut(a.out)
+	root.SetErr(a.errOut)
+	return root.ExecuteContext(ctx)
 }
 
 // bySignal returns the exit code and the error of a command that a signal ends,
@@ -105,11 +122,19 @@ func (r *results) Write(p []byte) (n int, err error) {
 }
 
 // signals returns a context that ends at the first SIGINT or SIGTERM, and what
-// tells which it was.
-func signals(parent context.Context) (ctx context.Context, caught func() os.Signal, stop func()) {
+// tells which it was. A plugin of docker's may be told to end by that.
+func signals(parent context.Context, plugin bool) (ctx context.Context, caught func() os.Signal, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	incoming := make(chan os.Signal, 1)
 	signal.Notify(incoming, os.Interrupt, syscall.SIGTERM)
+	if plugin {
+		whenDockerEnds(func() {
+			select {
+			case incoming <- syscall.SIGTERM:
+			default: // there is one
+			}
+		})
+	}
 	var first atomic.Value
 	go func() {
 		select {
