@@ -38,6 +38,7 @@ var sealedFiles = map[string]string{
 	"internal/agent/command_other.go":       "changes a command that command.go makes",
 	"internal/sealed/sealed.go":             "is the seal",
 	"internal/sealed/proxy.go":              "dials by a seal of its own",
+	"internal/cli/plugin.go":                "talks to the docker command that has started it, on a socket of that",
 	"internal/engine/engine.go":             "makes a transport, whose dialer sealedDial replaces",
 	"internal/engine/sealed.go":             "dials by the seal",
 	"internal/registry/client/docker.go":    "asks before a helper is run",
