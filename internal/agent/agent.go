@@ -49,6 +49,7 @@ const (
 	DefaultPulls   = 2
 	DefaultWaiting = 64
 	DefaultLinger  = 15 * time.Second
+	DefaultRunTime = 5 * time.Minute // of Command
 )
 
 // Agent is one. It is safe for concurrent use.

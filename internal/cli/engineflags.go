@@ -26,6 +26,8 @@ type enginesFlags struct {
 	parallel            int
 	failFast, keepGoing bool
 	skipChecks          bool
+
+	via agentVia
 }
 
 func (e *enginesFlags) add(c *cobra.Command) {
@@ -63,7 +65,7 @@ func (e *enginesFlags) many(a *app) ([]string, error) {
 		}
 		all = append(all, urls...)
 	}
-	if len(all) == 1 && !listed {
+	if len(all) == 1 && !listed && !e.via.wants(all[0]) {
 		a.engine = all[0]
 		return nil, nil
 	}

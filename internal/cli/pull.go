@@ -60,6 +60,9 @@ is 6 when some failed.`,
 			if verifier != nil {
 				o.Verify = verify.verify(verifier)
 			}
+			if err := engines.via.configure(set); err != nil {
+				return err
+			}
 			urls, err := engines.many(a)
 			if err != nil {
 				return err
@@ -72,6 +75,7 @@ is 6 when some failed.`,
 	}
 	a.transferFlags(c, &o)
 	engines.add(c)
+	engines.via.add(c)
 	verify.add(c)
 	cache.add(c)
 	c.Flags().StringVar(&as, "as", "", "give the one image this `NAME[:TAG]` in the engine")

@@ -85,6 +85,11 @@ type Config struct {
 	// CacheSize is how large it may become, in bytes; 0 where nobody says it.
 	CacheSize Setting[int64]
 
+	// AgentTokenFile has the token that agents on hosts are asked with, and AgentCA the
+	// authorities of their certificates, PEM; empty is none, and the system's. They are
+	// absolute, or, of the environment, as they are there.
+	AgentTokenFile, AgentCA Setting[string]
+
 	// LockFile is what each command locks before it begins; empty is none. It is
 	// absolute, or, of the environment, as it is there.
 	LockFile Setting[string]

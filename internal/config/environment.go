@@ -25,6 +25,8 @@ func (c *Config) environment(lookup func(string) (string, bool)) error {
 		"sealed-allow":      listVariable(&c.SealedAllow, commaList),
 		"sealed-programs":   listVariable(&c.SealedPrograms, commaList),
 		"cache":             textVariable(&c.Cache),
+		"agent-token-file":  textVariable(&c.AgentTokenFile),
+		"agent-ca":          textVariable(&c.AgentCA),
 		"lock-file":         textVariable(&c.LockFile),
 		"cache-size": func(variable, value string) error {
 			size, err := ParseSize(value)

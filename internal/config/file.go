@@ -37,6 +37,8 @@ func (f *file) settings() map[string]func(value *yaml.Node) error {
 		"sealed-programs":   f.list("sealed-programs", "the name of a program, or a list of such", &f.to.SealedPrograms),
 		"cache":             f.path("cache", "the name of a directory", &f.to.Cache),
 		"cache-size":        f.cacheSize(&f.to.CacheSize),
+		"agent-token-file":  f.path("agent-token-file", "the name of a file", &f.to.AgentTokenFile),
+		"agent-ca":          f.path("agent-ca", "the name of a file", &f.to.AgentCA),
 		"lock-file":         f.path("lock-file", "the name of a file", &f.to.LockFile),
 		"remotes":           f.remotes,
 		"engines":           f.engines,
