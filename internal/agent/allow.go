@@ -24,6 +24,14 @@ func (r Remote) called() string {
 	return r.URL
 }
 
+// tell is a text for callers: where the remote has a name, that stands for its URL.
+func (r Remote) tell(text string) string {
+	if r.Name == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, r.URL, r.Name)
+}
+
 // remoteName is what the name of a remote looks like: no URL, and no path.
 var remoteName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}$`)
 

@@ -158,6 +158,19 @@ func parse(name string) (image.Reference, error) {
 	return ref, err
 }
 
+// callIt calls the remote in an event as callers do.
+func (e *event) callIt(r Remote) {
+	e.Note = r.tell(e.Note)
+	if e.Status != nil {
+		status := r.tell(*e.Status)
+		e.Status = &status
+	}
+	if e.Result != nil && e.Result.Error != nil {
+		f := e.Result.Error
+		f.Message, f.Advice = r.tell(f.Message), r.tell(f.Advice)
+	}
+}
+
 // tell answers with what happens to j until it is done, or the client is gone.
 func (a *Agent) tell(r *http.Request, w http.ResponseWriter, j *job) {
 	control := http.NewResponseController(w)
@@ -176,6 +189,9 @@ func (a *Agent) tell(r *http.Request, w http.ResponseWriter, j *job) {
 		news := j.feed.since(&c)
 		if ended {
 			news = append(news, event{Result: &outcome{Images: j.results, Error: failureOf(j.err)}})
+		}
+		for i := range news {
+			news[i].callIt(j.order.remote)
 		}
 		if len(news) == 0 && time.Since(last) > a.alive {
 			news = append(news, event{Alive: true})

@@ -56,6 +56,7 @@ func (s *jobs) status() []PullStatus {
 	for j := range s.all {
 		p := PullStatus{Remote: j.order.remote.called(), Since: j.began, Running: j.running, Callers: j.waiters}
 		p.Status, p.Bytes = j.feed.moved()
+		p.Status = j.order.remote.tell(p.Status)
 		for _, i := range j.order.images {
 			p.Images = append(p.Images, i.Source.String())
 		}
