@@ -33,6 +33,8 @@ type cacheFlags struct {
 	from string // where in the configuration dir is said, if it is
 
 	optional bool // it is for all who can use it: a file says it, and no command line
+
+	open *bool // set where the cache is in use; may be nil
 }
 
 func (f *cacheFlags) add(c *cobra.Command) {
@@ -107,6 +109,9 @@ func (a *app) openCache(ctx context.Context, f cacheFlags, name string, notify f
 	if f.optional && errors.Is(err, storage.ErrPermission) {
 		notify(err.Error() + "; going on without it")
 		return nil, nothing, nil
+	}
+	if f.open != nil {
+		*f.open = err == nil
 	}
 	return cache, end, err
 }

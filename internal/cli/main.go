@@ -371,7 +371,12 @@ func (a *app) show() (d *progress.Display, hide func()) { return a.showVerb("") 
 
 // showVerb is show for what does something else than move layers.
 func (a *app) showVerb(verb string) (d *progress.Display, hide func()) {
-	d = progress.New(a.errOut, progress.Options{Quiet: a.quiet, Verb: verb})
+	return a.showWith(progress.Options{Verb: verb})
+}
+
+func (a *app) showWith(o progress.Options) (d *progress.Display, hide func()) {
+	o.Quiet = a.quiet
+	d = progress.New(a.errOut, o)
 	if !a.quiet {
 		a.display.Store(d)
 	}

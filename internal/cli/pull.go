@@ -5,8 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/transfer"
 	"github.com/dogestry/dogestry/internal/trust"
 )
@@ -15,6 +15,7 @@ func (a *app) pullCommand() *cobra.Command {
 	var as string
 	var verify verifyFlags
 	var cache cacheFlags
+	var engines enginesFlags
 	var o transfer.Options
 	c := &cobra.Command{
 		Use:   "pull [flags] REMOTE IMAGE[:TAG]...",
@@ -25,12 +26,18 @@ The tag is set in the engine once the image is there in full.
 
 --cache keeps what was read, up to --cache-size, in a directory that several
 pulls may share: the remote is asked then what a tag names, and for what the
-directory lacks.`,
+directory lacks.
+
+With several engines, each gets what it lacks, and what several lack is read
+once for all of them. A table at the end says what became of each; the exit code
+is 6 when some failed.`,
 		Example: `  dogestry pull /srv/images myapp:20131211
   dogestry pull ./images myapp:live --as myapp:latest
   dogestry pull ./images myapp@sha256:4f5e…   (the image stays without a tag; --as gives it one)
   dogestry pull ./images myapp:live --verify-key release.key.pub
-  dogestry pull s3://bucket/images myapp:live --cache /var/cache/dogestry`,
+  dogestry pull s3://bucket/images myapp:live --cache /var/cache/dogestry
+  dogestry pull s3://bucket/images myapp:live --engine ssh://deploy@web1 --engine ssh://deploy@web2
+  dogestry pull s3://bucket/images myapp:live --engines-file production.txt`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkTransferFlags(c, o); err != nil {
@@ -53,10 +60,18 @@ directory lacks.`,
 			if verifier != nil {
 				o.Verify = verify.verify(verifier)
 			}
+			urls, err := engines.many(a)
+			if err != nil {
+				return err
+			}
+			if len(urls) > 0 {
+				return a.pullMany(c, manyPull{remote: args[0], images: images, urls: urls, engines: engines, verifier: verifier, cache: cache, o: o})
+			}
 			return a.pull(c, args[0], images, verifier, cache, o)
 		},
 	}
 	a.transferFlags(c, &o)
+	engines.add(c)
 	verify.add(c)
 	cache.add(c)
 	c.Flags().StringVar(&as, "as", "", "give the one image this `NAME[:TAG]` in the engine")
@@ -81,11 +96,8 @@ func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, v
 		return err
 	}
 	defer to.Close()
-	if verifier != nil {
-		if verifier.From, err = signatures(from, name); err != nil {
-			return err
-		}
-		verifier.DryRun = o.DryRun
+	if err := look(verifier, from, name, o.DryRun); err != nil {
+		return err
 	}
 	display.Status("reading " + name)
 	o.Progress, o.Log = display, a.log()
@@ -93,6 +105,16 @@ func (a *app) pull(c *cobra.Command, name string, images []transfer.PullImage, v
 	results, err := transfer.Pull(ctx, from, to, images, o)
 	hide()
 	return a.printResults(outcome{verb: "pull", past: "pulled", remote: name, results: results, took: time.Since(start), err: err})
+}
+
+// look lets a verifier read what a remote has. It may be nil.
+func look(verifier *trust.Verifier, from remote.Source, name string, dryRun bool) (err error) {
+	if verifier == nil {
+		return nil
+	}
+	verifier.DryRun = dryRun
+	verifier.From, err = signatures(from, name)
+	return err
 }
 
 // pullImages reads the images of a pull. As with docker, one named by its
@@ -118,35 +140,4 @@ func pullImages(args []string, as string) ([]transfer.PullImage, error) {
 		images = append(images, img)
 	}
 	return images, nil
-}
-
-// transferFlags adds what push and pull share.
-func (a *app) transferFlags(c *cobra.Command, o *transfer.Options) {
-	a.moveFlags(c, o)
-	c.Flags().Var((*platformValue)(&o.Platform), "platform", "of an image for several, this `OS/ARCH[/VARIANT]` (default: push all that the engine has, pull the engine's own)")
-	c.Flags().BoolVar(&o.AllPlatforms, "all-platforms", false, "of an image for several, all: fail where the engine lacks one (push), pull all that the remote has")
-	c.Flags().StringVar(&a.engine, "engine", "", "the engine's `URL`: unix://, tcp://, ssh:// (default: the one that docker uses)")
-}
-
-// moveFlags adds what copy has as well.
-func (a *app) moveFlags(c *cobra.Command, o *transfer.Options) {
-	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would move, and change nothing")
-	c.Flags().IntVar(&o.Parallel, "parallel", transfer.DefaultParallel, "layers on their way at once")
-	c.Flags().Var(&a.uploadLimit, "limit-upload", "send at most this much a second to a remote on a network (5MB, 500kB)")
-	c.Flags().Var(&a.downloadLimit, "limit-download", "receive at most this much a second from a remote on a network")
-}
-
-// checkTransferFlags refuses values that make no sense. An empty --as is most
-// likely a variable that was not set.
-func checkTransferFlags(c *cobra.Command, o transfer.Options) error {
-	if o.Parallel < 1 {
-		return fault.New(fault.Usage, "--parallel %d: at least one layer is on its way at a time", o.Parallel)
-	}
-	if o.AllPlatforms && o.Platform != (image.Platform{}) {
-		return fault.New(fault.Usage, "--platform and --all-platforms exclude one another")
-	}
-	if as := c.Flags().Lookup("as"); as != nil && as.Changed && as.Value.String() == "" {
-		return fault.New(fault.Usage, "--as is empty").Advise("Name the image, or leave --as out.")
-	}
-	return nil
 }

@@ -55,6 +55,7 @@ leaves whole layers, and the same command goes on from there.`,
 		},
 	}
 	a.transferFlags(c, &o)
+	c.Flags().StringVar(&a.engine, "engine", "", "the engine's `URL`: unix://, tcp://, ssh://, context://NAME (default: the one that docker uses)")
 	c.Flags().StringVar(&as, "as", "", "store the one image under this `NAME[:TAG]`")
 	c.Flags().BoolVar(&o.IfAbsent, "if-absent", false, "refuse to move a tag that names another image already")
 	signFlag(c, &signKey)

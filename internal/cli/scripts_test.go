@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -70,6 +71,7 @@ func TestMain(m *testing.M) {
 //	hostile NAME              brings an image whose config is full of control characters
 //	golden VERSION DIR        a copy of the golden repository of that version of the format
 //	docker ARGS…              the docker command on the engine
+//	context NAME URL          a docker context of that name, for an engine
 //	json                      stdout must be one JSON document; replaces in it what differs from run to run
 //	flip FILE                 damages the byte in the middle
 //	readonly DIR              mounts DIR read-only [root]
@@ -128,6 +130,7 @@ func testScripts(t *testing.T, engine *enginetest.Engine, patterns []string) {
 			"hostile":  loads(t.Context(), engine, func(name string, _ []string) *enginetest.Image { return hostileImage(name) }),
 			"golden":   golden,
 			"docker":   dockerCommand(t.Context(), engine),
+			"context":  dockerContext,
 			"json":     oneDocument,
 			"flip":     flip,
 			"readonly": readOnly,
@@ -217,6 +220,18 @@ func dockerCommand(ctx context.Context, e *enginetest.Engine) func(*testscript.T
 			ts.Check(err)
 		}
 	}
+}
+
+// dockerContext writes a context as `docker context create` does.
+func dockerContext(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: context NAME URL")
+	}
+	dir := filepath.Join(ts.Getenv("DOCKER_CONFIG"), "contexts", "meta", fmt.Sprintf("%x", sha256.Sum256([]byte(args[0]))))
+	ts.Check(os.MkdirAll(dir, 0o755))
+	meta, err := json.Marshal(map[string]any{"Name": args[0], "Metadata": map[string]any{}, "Endpoints": map[string]any{"docker": map[string]any{"Host": args[1]}}})
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(dir, "meta.json"), meta, 0o600))
 }
 
 // volatile is what differs between runs and machines in JSON output.

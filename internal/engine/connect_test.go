@@ -259,6 +259,17 @@ func TestWhichEngine(t *testing.T) {
 	t.Setenv("DOCKER_HOST", url["variable"])
 	is("DOCKER_HOST", "", url["variable"])
 	is("option", url["option"], url["option"])
+	is("option, a context", "context://named", url["named"])
+	is("option, the bare name of a context", "current", url["current"])
+	if _, err := tryConnect(t, "context://nobody"); !fault.Is(err, fault.NotFound) || !strings.Contains(err.Error(), `"nobody"`) {
+		t.Errorf("a context that is not there: error %v", err)
+	}
+	if endpoint, err := resolve("nobody"); err != nil || endpoint.Host != "tcp://nobody:2375" {
+		t.Errorf("a bare name that no context has: %s, %v", endpoint.Host, err)
+	}
+	if endpoint, err := resolve("context://default"); err != nil || endpoint.Host != client.DefaultDockerHost {
+		t.Errorf("docker's default context: %s, %v", endpoint.Host, err)
+	}
 }
 
 func TestContextsThatAreWrong(t *testing.T) {

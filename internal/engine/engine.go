@@ -35,6 +35,7 @@ type Client struct {
 	layers *layerCache
 	log    *slog.Logger
 
+	id       string
 	kind     Kind
 	platform image.Platform
 	storeUse StoreUse
@@ -47,8 +48,8 @@ type Client struct {
 
 // Options says which engine is meant.
 type Options struct {
-	// URL of the engine: unix://, tcp://, ssh://. Empty means the one that
-	// `docker` would use.
+	// URL of the engine: unix://, tcp://, ssh://, context://NAME; also the bare name of
+	// a docker context. Empty means the one that `docker` would use.
 	URL string
 	// CacheDir is where the layer lists of images are remembered; empty means nowhere.
 	CacheDir string
@@ -100,7 +101,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 // unusable is the fault of an address that makes no sense.
 func unusable(host string, err error) error {
 	return fault.Wrap(fault.Usage, err, "cannot use the engine at %s", display(host)).
-		Advise("Set --engine or DOCKER_HOST to unix:///path, tcp://host:port or ssh://user@host.")
+		Advise("Set --engine or DOCKER_HOST to unix:///path, tcp://host:port or ssh://user@host, or --engine to the name of a docker context.")
 }
 
 // Close ends the connection.
@@ -111,6 +112,11 @@ func (c *Client) Host() string { return c.host }
 
 // resolve returns the endpoint that docker would use, by its order of precedence.
 func resolve(override string) (docker.Endpoint, error) {
+	if name, ok := contextNamed(override); ok && name == "default" {
+		return direct("")
+	} else if ok {
+		return fromContext(name)
+	}
 	host := override
 	if host == "" {
 		host = os.Getenv(client.EnvOverrideHost)
@@ -187,11 +193,31 @@ func certificates() (*dockercontext.TLSData, error) {
 	return dockercontext.TLSDataFromFiles(filepath.Join(dir, "ca.pem"), own[0], own[1])
 }
 
-func fromContext(name string) (docker.Endpoint, error) {
-	contexts := store.New(config.ContextStoreDir(), store.NewConfig(
+// contextScheme is what an engine's URL begins with that names a docker context.
+const contextScheme = "context://"
+
+// contextNamed reports whether an engine is named as one of docker's contexts: with
+// the scheme, or by a bare name that one has, and no address needs.
+func contextNamed(host string) (name string, ok bool) {
+	if name, ok = strings.CutPrefix(host, contextScheme); ok {
+		return name, true
+	}
+	if host == "" || strings.ContainsAny(host, ":/@") || store.ValidateContextName(host) != nil {
+		return "", false
+	}
+	_, err := dockerContexts().GetMetadata(host)
+	return host, err == nil
+}
+
+func dockerContexts() *store.ContextStore {
+	return store.New(config.ContextStoreDir(), store.NewConfig(
 		func() any { return &map[string]any{} },
 		store.EndpointTypeGetter(docker.DockerEndpoint, func() any { return &docker.EndpointMeta{} }),
 	))
+}
+
+func fromContext(name string) (docker.Endpoint, error) {
+	contexts := dockerContexts()
 	fail := func(err error) (docker.Endpoint, error) {
 		kind := fault.Other
 		if errdefs.IsNotFound(err) {
@@ -265,6 +291,10 @@ func checkURL(host string) error {
 	}
 	return nil
 }
+
+// Redact returns the URL of an engine as it may be shown: without the password that
+// somebody may have written into it.
+func Redact(url string) string { return display(url) }
 
 // display returns host without the password it may hold, also where it is no URL.
 func display(host string) string {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -54,6 +55,9 @@ func (c *Client) ask(ctx context.Context) error {
 			}
 		}
 	}
+	if c.id = socketID(c.host); c.kind != Podman && r.Info.ID != "" {
+		c.id = r.Info.ID + " " + r.Info.Name
+	}
 	if strings.HasPrefix(c.host, "unix://") {
 		c.dataRoot, c.driver = r.Info.DockerRootDir, r.Info.Driver
 		if r.Info.Containerd != nil {
@@ -63,6 +67,19 @@ func (c *Client) ask(ctx context.Context) error {
 	p := platforms.Normalize(ocispec.Platform{OS: r.Info.OSType, Architecture: r.Info.Architecture})
 	c.platform = image.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
 	return nil
+}
+
+// socketID is what an engine is told apart by that says no ID, or another one each
+// time, as Podman: its socket. It is empty for one on a network.
+func socketID(host string) string {
+	path, ok := strings.CutPrefix(host, "unix://")
+	if !ok {
+		return ""
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return "unix://" + path
 }
 
 // manifestsAPI is from which version of the API on an engine with the containerd
@@ -97,6 +114,11 @@ func (c *Client) Unpacks(compression string) bool {
 
 // Kind returns what kind of engine it is.
 func (c *Client) Kind() Kind { return c.kind }
+
+// ID returns what the engine calls itself, and no other does: machines made of one
+// copied disk may have the same ID, and then other names. Where it says none it is the
+// engine's socket, and empty for one on a network.
+func (c *Client) ID() string { return c.id }
 
 // Platform returns what the engine runs on.
 func (c *Client) Platform() image.Platform { return c.platform }

@@ -17,7 +17,7 @@ func (p *pull) fetch(ctx context.Context, g *errgroup.Group, ids []image.Digest)
 	streams := make(map[image.Digest]*stream, len(ids))
 	slots := make(chan struct{}, p.o.Parallel)
 	for _, d := range ids {
-		s := newStream()
+		s := newStream(int(max(1, p.o.Ahead/chunkSize)))
 		s.onGone = func() {
 			select {
 			case <-slots:

@@ -13,6 +13,7 @@ import (
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
 )
 
 // loadsAtOnce bounds the loads that are on their way: one that the engine
@@ -32,6 +33,7 @@ func (p *pull) load(ctx context.Context, send []image.Digest) ([]image.Digest, e
 	if err := p.pack(ctx, send); err != nil {
 		return nil, err
 	}
+	p.tellLacking(send)
 	parts := p.parts(send)
 	has, err := p.sendAndLook(ctx, parts)
 	if err == nil && !has && len(send) < len(all) {
@@ -52,6 +54,7 @@ func (p *pull) load(ctx context.Context, send []image.Digest) ([]image.Digest, e
 			err = p.pack(ctx, send)
 		}
 		if err == nil {
+			p.tellLacking(send)
 			has, err = p.sendAndLook(ctx, []part{p.whole(send)})
 		}
 		if err == nil && !has && again > 1 {
@@ -71,6 +74,14 @@ func (p *pull) load(ctx context.Context, send []image.Digest) ([]image.Digest, e
 		return nil, p.cleanUp(ctx, err)
 	}
 	return send, nil
+}
+
+func (p *pull) tellLacking(send []image.Digest) {
+	layers := make([]remote.Layer, len(send))
+	for i, d := range send {
+		layers[i] = p.sent(d)
+	}
+	p.o.Lacks(p.image, layers)
 }
 
 func (p *pull) sendAndLook(ctx context.Context, parts []part) (has bool, err error) {

@@ -707,14 +707,14 @@ func (k kindAlone) Kind() engine.Kind { return k.kind }
 // TestFetchForNobody: a layer that cannot be opened is no news when its reader has gone, who says why.
 func TestFetchForNobody(t *testing.T) {
 	p := &pull{from: &sourceOf{open: func(context.Context, remote.Layer) (io.ReadCloser, error) { return nil, errors.New("much trouble") }}, o: Options{}.withDefaults()}
-	s := newStream()
+	s := newStream(streamChunks)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.fetchLayer(t.Context(), remote.Layer{}, s); err != nil {
 		t.Errorf("it says: %v", err)
 	}
-	s = newStream()
+	s = newStream(streamChunks)
 	done := make(chan error, 1)
 	go func() { done <- p.fetchLayer(t.Context(), remote.Layer{}, s) }()
 	if _, err := io.ReadAll(s); err == nil || err.Error() != "much trouble" {

@@ -214,6 +214,7 @@ func (p *pull) run(ctx context.Context) (Result, error) {
 		}
 	}
 	if has {
+		p.o.Lacks(p.image, nil)
 		p.unmake(ctx)
 	} else if send, err = p.load(ctx, send); err != nil {
 		return Result{}, err

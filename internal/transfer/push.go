@@ -331,7 +331,7 @@ func (p *push) feed(ctx context.Context, g *errgroup.Group, export *engine.Expor
 func (p *push) put(ctx context.Context, g *errgroup.Group, item engine.Item, done func()) error {
 	bar := p.o.Progress.Layer(item.Digest.Short(), item.Size)
 	result := p.layers[item.Digest] // here, not in the goroutine: the caller goes on and notes other layers
-	s := newStream()
+	s := newStream(streamChunks)
 	g.Go(func() error {
 		defer done()
 		defer s.Close()

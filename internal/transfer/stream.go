@@ -8,7 +8,7 @@ import (
 )
 
 // A stream carries one layer from the goroutine that reads it to the one that
-// writes it, so that both sides work at once. It holds at most streamChunks
+// writes it, so that both sides work at once. It holds at most a number of
 // chunks of chunkSize bytes, made when they are needed.
 type stream struct {
 	full   chan []byte
@@ -28,13 +28,13 @@ const (
 
 var errReaderGone = errors.New("the reader has closed the stream")
 
-func newStream() *stream {
+func newStream(chunks int) *stream {
 	s := &stream{
-		full: make(chan []byte, streamChunks),
-		free: make(chan []byte, streamChunks),
+		full: make(chan []byte, chunks),
+		free: make(chan []byte, chunks),
 		gone: make(chan struct{}),
 	}
-	for range streamChunks {
+	for range chunks {
 		s.free <- nil
 	}
 	return s

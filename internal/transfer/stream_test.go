@@ -28,7 +28,7 @@ func pattern(n int) []byte {
 
 // passing runs fill and a reader, and returns what became of both.
 func passing(ctx context.Context, source io.Reader, read func(*stream) ([]byte, error)) (got []byte, readErr, fillErr error) {
-	s := newStream()
+	s := newStream(streamChunks)
 	filled := make(chan error, 1)
 	go func() { filled <- s.fill(ctx, source, func(int) {}) }()
 	got, readErr = read(s)
@@ -161,7 +161,7 @@ func TestStreamNobodyReads(t *testing.T) {
 	for _, want := range []error{errReaderGone, context.Canceled} {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		s := newStream()
+		s := newStream(streamChunks)
 		var read int
 		held := make(chan struct{}, 100)
 		filled := make(chan error, 1)
@@ -196,7 +196,7 @@ type endless struct{}
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestStreamCloseFreesOnce(t *testing.T) {
-	s := newStream()
+	s := newStream(streamChunks)
 	n := 0
 	s.onGone = func() { n++ }
 	for range 3 {
@@ -210,7 +210,7 @@ func TestStreamCloseFreesOnce(t *testing.T) {
 // TestStreamReadAfterEnd: the end stays what it was.
 func TestStreamReadAfterEnd(t *testing.T) {
 	for _, end := range []error{io.EOF, errBroken} {
-		s := newStream()
+		s := newStream(streamChunks)
 		if err := s.fill(t.Context(), iotest.ErrReader(end), func(int) {}); (err == nil) != (end == io.EOF) {
 			t.Error(err)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
 )
 
 // Exporter is the half of an engine that gives images; *engine.Client is one.
@@ -65,6 +66,15 @@ type Options struct {
 	// came. Nil replaces what is not the same.
 	SignatureStays func(there, came []byte) bool
 
+	// Lacks, on a pull, is called once for each image, in their order, with the layers
+	// that the engine lacks of it, as they are about to be opened; with none where it has
+	// the image. It may be called again where the engine turns out to lack more. Nil
+	// tells nobody.
+	Lacks func(img PullImage, layers []remote.Layer)
+
+	// Ahead is how many bytes of each layer a pull reads ahead of the engine; 0 means 8 MiB.
+	Ahead int64
+
 	piece int64 // see loadPiece, which 0 means
 }
 
@@ -81,6 +91,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Parallel <= 0 {
 		o.Parallel = DefaultParallel
+	}
+	if o.Lacks == nil {
+		o.Lacks = func(PullImage, []remote.Layer) {}
+	}
+	if o.Ahead <= 0 {
+		o.Ahead = streamChunks * chunkSize
 	}
 	return o
 }

@@ -21,7 +21,7 @@ const (
 type bar struct {
 	display *Display
 	name    string
-	size    int64 // decoded bytes, -1 where not known
+	size    atomic.Int64 // decoded bytes, -1 where not known
 	moved   atomic.Int64
 	state   atomic.Int32
 
@@ -44,6 +44,13 @@ func (b *bar) Done() { b.end(done) }
 // Fail ends the bar: the layer has not arrived.
 func (b *bar) Fail() { b.end(failed) }
 
+// grow adds n to the size.
+func (b *bar) grow(n int64) {
+	if !b.size.CompareAndSwap(-1, n) {
+		b.size.Add(n)
+	}
+}
+
 func (b *bar) end(s state) {
 	if b.state.CompareAndSwap(int32(running), int32(s)) {
 		b.display.ended(b)
@@ -54,16 +61,17 @@ func (b *bar) end(s state) {
 type reading struct {
 	*bar
 	state   state
+	size    int64 // as the bar's
 	raw     int64 // bytes that went by, also those of an attempt that failed
 	arrived int64 // of them, what counts towards the size
 	waiting bool  // nothing went by yet
 }
 
 func (b *bar) read() reading {
-	r := reading{bar: b, state: state(b.state.Load()), raw: max(b.moved.Load(), 0)}
+	r := reading{bar: b, state: state(b.state.Load()), size: b.size.Load(), raw: max(b.moved.Load(), 0)}
 	r.arrived = r.raw
-	if b.size >= 0 && (r.state == done || r.arrived > b.size) {
-		r.arrived = b.size
+	if r.size >= 0 && (r.state == done || r.arrived > r.size) {
+		r.arrived = r.size
 	}
 	r.waiting = r.state == running && r.raw == 0
 	return r

@@ -40,6 +40,9 @@ type Options struct {
 	// number of layers: otherwise a bar is of many.
 	Verb string
 
+	// Names is how many columns the names of bars take; 0 means those of a short digest.
+	Names int
+
 	size func() (width, height int) // of the terminal; nil asks it
 }
 
@@ -104,7 +107,9 @@ func New(w io.Writer, o Options) *Display {
 			o.size = sizeOf(w)
 		}
 		color := o.Color == Always || o.Color == Auto && os.Getenv("NO_COLOR") == ""
-		d.view = newTerminal(time.Now(), o.size, color)
+		t := newTerminal(time.Now(), o.size, color)
+		t.names = max(t.names, o.Names)
+		d.view = t
 	default:
 		l := newLines(time.Now())
 		l.verb = o.Verb
@@ -164,7 +169,8 @@ func (d *Display) Note(text string) {
 // Layer announces a layer of size decoded bytes, -1 where it is not known yet.
 // The Bar's Add takes no lock. After Close the Bar tells nobody.
 func (d *Display) Layer(name string, size int64) transfer.Bar {
-	b := &bar{display: d, name: clean(name), size: size}
+	b := &bar{display: d, name: clean(name)}
+	b.size.Store(size)
 	b.meter.at = time.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()

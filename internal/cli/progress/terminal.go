@@ -14,6 +14,7 @@ import (
 type terminal struct {
 	size  func() (width, height int)
 	color bool
+	names int // columns of the names of bars
 
 	shown []line // what is on the screen
 	width int    // of the screen when it was drawn
@@ -40,7 +41,7 @@ const (
 )
 
 func newTerminal(now time.Time, size func() (width, height int), color bool) *terminal {
-	return &terminal{size: size, color: color, meter: meter{at: now}}
+	return &terminal{size: size, color: color, names: shortDigest, meter: meter{at: now}}
 }
 
 func (t *terminal) draw(now time.Time, s scene) []byte {
@@ -127,7 +128,7 @@ func (t *terminal) frame(now time.Time, s scene, width, height int) []line {
 		}
 	}
 	for _, r := range bars {
-		lines = append(lines, barLine(now, r, width))
+		lines = append(lines, barLine(now, r, t.names, width))
 	}
 	return lines
 }
@@ -199,13 +200,14 @@ func statusLine(now time.Time, s status, width int) line {
 const (
 	minBar      = 8 // columns; a shorter bar says nothing and is left out
 	maxBar      = 60
-	textColumns = len("4f5e6d7c8b9a ") + len(" 45.2MB/45.2MB  already there")
+	shortDigest = len("4f5e6d7c8b9a")
+	textColumns = len(" ") + len(" 45.2MB/45.2MB  already there")
 )
 
 // barLine is "4f5e6d7c8b9a [====>     ] 45.2MB/476MB   48.1MB/s".
-func barLine(now time.Time, r reading, width int) line {
-	text := fmt.Sprintf("%-12s ", r.name)
-	n := min(width-textColumns, maxBar)
+func barLine(now time.Time, r reading, names, width int) line {
+	text := fmt.Sprintf("%-*s ", names, r.name)
+	n := min(width-textColumns-names, maxBar)
 	gap := " "
 	if n >= minBar {
 		text += meterBar(now, r, n) + " "

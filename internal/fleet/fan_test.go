@@ -1,0 +1,248 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+)
+
+// TestOnce: what several lack is read once, whatever each has already and however late it begins.
+func TestOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, 100*time.Millisecond, 5*mib, 40*mib+17, 100, 0, 7*mib, 3*mib)
+		all := []*host{
+			{lacks: [][]image.Digest{l}},
+			{lacks: [][]image.Digest{l}, wait: 5 * time.Second},
+			{lacks: [][]image.Digest{l[4:]}},
+			{lacks: [][]image.Digest{nil}},
+			{lacks: [][]image.Digest{l}, pace: 50 * time.Millisecond},
+			{lacks: [][]image.Digest{{l[0], l[5]}}},
+		}
+		outcomes, err := Pull(t.Context(), hostsOf(all), jobOf(t, s, 1), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, out := range outcomes {
+			all[i].has(t, s, all[i].lacks[0]...)
+			if out.Status != Done || out.Alone != 0 {
+				t.Errorf("%s: %+v", out.Host, out)
+			}
+		}
+		for i, id := range l {
+			if s.opens[id] != 1 {
+				t.Errorf("layer %d was read %d times", i, s.opens[id])
+			}
+		}
+		if s.resolved != 1 {
+			t.Errorf("the tag was resolved %d times", s.resolved)
+		}
+	})
+}
+
+// TestSlow: an engine that cannot keep up is let go, holds nobody back, and gets all.
+func TestSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, 10*time.Millisecond, 40*mib, 3*mib, 4*mib)
+		all := []*host{
+			{lacks: [][]image.Digest{l}},
+			{lacks: [][]image.Digest{l}, pace: 10 * time.Second},
+			{lacks: [][]image.Digest{l}, wait: 5 * time.Minute}, // does not even say what it lacks
+			{lacks: [][]image.Digest{l}, pace: 20 * time.Millisecond},
+		}
+		outcomes, err := Pull(t.Context(), hostsOf(all), jobOf(t, s, 1), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, out := range outcomes {
+			all[i].has(t, s, l...)
+			if slow := i == 1 || i == 2; slow != (out.Alone > 0) {
+				t.Errorf("%s read %d bytes for itself", out.Host, out.Alone)
+			}
+		}
+		// What they would have taken alone, and for how long they were held up.
+		for _, h := range []*host{all[0], all[3]} {
+			if most := 47*20*time.Millisecond + 2*patience + 5*time.Second; h.took > most {
+				t.Errorf("%s took %s, want at most %s", h.name, h.took, most)
+			}
+		}
+	})
+}
+
+// TestLetGoIsProved: who is let go in the middle of a layer goes on with the same
+// bytes, or fails: what came before was proved at its end alone.
+func TestLetGoIsProved(t *testing.T) {
+	for _, changed := range []bool{false, true} {
+		t.Run(fmt.Sprint(changed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, l := newStore(t, time.Millisecond, 40*mib)
+				s.change = func(_ image.Digest, open int, content []byte) []byte {
+					if open < 2 || !changed {
+						return content
+					}
+					other := slices.Clone(content)
+					other[7] ^= 1
+					return other
+				}
+				all := []*host{{lacks: [][]image.Digest{l}}, {lacks: [][]image.Digest{l}, pace: 10 * time.Second}}
+				outcomes, err := Pull(t.Context(), hostsOf(all), jobOf(t, s, 1), Options{})
+				if outcomes[0].Err != nil || s.opens[l[0]] != 2 {
+					t.Errorf("error %v, read %d times", outcomes[0].Err, s.opens[l[0]])
+				}
+				if !changed {
+					all[1].has(t, s, l...)
+				} else if !fault.Is(outcomes[1].Err, fault.Damaged) || fault.KindOf(err) != fault.Partial {
+					t.Errorf("error %v, %v", outcomes[1].Err, err)
+				}
+			})
+		})
+	}
+}
+
+// TestCrossed: engines that take the layers in contrary orders wait for one another,
+// which is noticed.
+func TestCrossed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, time.Millisecond, 33*mib, 33*mib, 33*mib, 33*mib)
+		back := slices.Clone(l)
+		slices.Reverse(back)
+		all := []*host{{lacks: [][]image.Digest{l}}, {lacks: [][]image.Digest{back}}}
+		if _, err := Pull(t.Context(), hostsOf(all), jobOf(t, s, 1), Options{}); err != nil {
+			t.Fatal(err)
+		}
+		all[0].has(t, s, l...)
+		all[1].has(t, s, back...)
+		if all[0].took > 3*patience {
+			t.Errorf("took %s", all[0].took)
+		}
+	})
+}
+
+// TestOneDies: the others get all, of the same read.
+func TestOneDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, 10*time.Millisecond, 3*mib, 36*mib, 5*mib)
+		all := []*host{{lacks: [][]image.Digest{l}}, {lacks: [][]image.Digest{l}, stop: 1}, {lacks: [][]image.Digest{l}}}
+		outcomes, err := Pull(t.Context(), hostsOf(all), jobOf(t, s, 1), Options{})
+		if fault.KindOf(err) != fault.Partial || !strings.Contains(err.Error(), "1 of 3 engines failed") || !errors.Is(outcomes[1].Err, errDied) {
+			t.Errorf("error %v, %v", err, outcomes[1].Err)
+		}
+		for _, i := range []int{0, 2} {
+			all[i].has(t, s, l...)
+		}
+		for i, id := range l {
+			if s.opens[id] != 1 {
+				t.Errorf("layer %d was read %d times", i, s.opens[id])
+			}
+		}
+	})
+}
+
+// TestRemoteFails: what the remote cannot give fails for all, for that reason, and
+// for those alone who lack it.
+func TestRemoteFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, 10*time.Millisecond, 3*mib, 9*mib, 5*mib)
+		s.fail[l[1]] = 4*mib + 5
+		all := []*host{{lacks: [][]image.Digest{l}}, {lacks: [][]image.Digest{l}}, {lacks: [][]image.Digest{l[2:]}}}
+		outcomes, err := Pull(t.Context(), hostsOf(all), jobOf(t, s, 1), Options{})
+		if !errors.Is(outcomes[0].Err, errRemote) || !errors.Is(outcomes[1].Err, errRemote) || outcomes[2].Err != nil || fault.KindOf(err) != fault.Partial {
+			t.Errorf("%v, outcomes %v", err, outcomes)
+		}
+		outcomes, err = Pull(t.Context(), hostsOf(all[:2]), jobOf(t, s, 1), Options{})
+		if fault.KindOf(err) != fault.Other || !errors.Is(err, errRemote) {
+			t.Errorf("all failed so: %v, %v", err, outcomes)
+		}
+	})
+}
+
+// TestMemory: what is in memory has a bound, whatever the engines take, and nothing is left at the end.
+func TestMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, 0, 40*mib, 40*mib, 40*mib, 40*mib, 2*mib)
+		f := newFan(t.Context())
+		from := share(s)
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { f.run(ctx); close(done) }()
+		a, b := f.join(), f.join()
+		var layers []remote.Layer
+		for _, id := range l {
+			layers = append(layers, s.layer(id))
+		}
+		a.lacks(0, layers)
+		b.lacks(0, layers)
+		for _, m := range []*member{a, b} {
+			for _, layer := range layers { // all at once, and nobody takes anything
+				if _, err := m.open(ctx, from, layer); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		synctest.Wait()
+		f.mu.Lock()
+		if n := f.chunks; n < windowAll || n > windowAll+windowLeast*len(l) {
+			t.Errorf("%d chunks in memory, want %d and what each may have", n, windowAll)
+		}
+		f.mu.Unlock()
+		a.leave()
+		b.leave()
+		for _, c := range f.casts {
+			for _, r := range slices.Clone(c.readers) {
+				_ = r.Close()
+			}
+		}
+		end()
+		<-done
+		if f.chunks != 0 || len(f.casts) != 0 {
+			t.Errorf("%d chunks and %d layers are left", f.chunks, len(f.casts))
+		}
+	})
+}
+
+// TestTwoImages: one has the first image, and does not read the second before the others do.
+func TestTwoImages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, 100*time.Millisecond, 40*mib, 35*mib)
+		all := []*host{{lacks: [][]image.Digest{l[:1], l[1:]}}, {lacks: [][]image.Digest{nil, l[1:]}}, {lacks: [][]image.Digest{l[:1], nil}}}
+		if _, err := Pull(t.Context(), hostsOf(all), jobOf(t, s, 2), Options{}); err != nil {
+			t.Fatal(err)
+		}
+		all[0].has(t, s, l...)
+		all[1].has(t, s, l[1])
+		all[2].has(t, s, l[0])
+		for i, id := range l {
+			if s.opens[id] != 1 {
+				t.Errorf("layer %d was read %d times", i, s.opens[id])
+			}
+		}
+	})
+}
+
+// TestInterrupt: all stop at once, and nothing of theirs is left running.
+func TestInterrupt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, time.Second, 90*mib)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		all := []*host{{lacks: [][]image.Digest{l}}, {lacks: [][]image.Digest{l}}, {lacks: [][]image.Digest{l}}}
+		start := time.Now()
+		outcomes, err := Pull(ctx, hostsOf(all), jobOf(t, s, 1), Options{Parallel: 2})
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 32*time.Second {
+			t.Errorf("error %v after %s", err, time.Since(start))
+		}
+		for _, out := range outcomes {
+			if out.Status != Stopped || !fault.Interrupted(out.Err) {
+				t.Errorf("%+v", out)
+			}
+		}
+	})
+}
