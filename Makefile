@@ -82,6 +82,11 @@ crash: ## every operation of push, copy, tag, rm, prune and gc killed in turn, i
 	go test -count=1 -timeout 30m ./internal/repo -run '^(TestCrashS3|TestSchedules)$$' -every -v
 	go run ./soak -crash
 
+.PHONY: fleet
+fleet: ## a pull onto twelve private engines at once: one slow, one full, one killed in mid-load; needs root, minutes and 20 GB
+	script/bootstrap test
+	go test -count=1 -timeout 60m ./internal/fleet -run '^TestTwelveEngines$$' -twelve -v
+
 .PHONY: clean
 clean: ## remove what was built; the cache of base images stays
 	rm -rf bin

@@ -20,7 +20,7 @@ import (
 )
 
 // The link: a network namespace behind a pair of virtual interfaces, which let
-// linkRate through in each direction. The addresses are for benchmarks (RFC 2544).
+// a rate through in each direction, linkRate if nothing else is said. The addresses are for benchmarks (RFC 2544).
 const (
 	linkNear = "198.18.213.1"
 	linkFar  = "198.18.213.2"
@@ -37,7 +37,7 @@ type link struct {
 	running   sync.WaitGroup
 }
 
-func newLink(dir string) (l *link, err error) {
+func newLink(dir, rate string) (l *link, err error) {
 	l = &link{namespace: fmt.Sprintf("dgy-bench-%d", os.Getpid()), dir: dir}
 	near := fmt.Sprintf("dgy%d", os.Getpid())
 	for _, args := range []string{
@@ -47,8 +47,8 @@ func newLink(dir string) (l *link, err error) {
 		"ip link set " + near + " up",
 		"ip -n " + l.namespace + " addr add " + linkFar + "/30 dev far",
 		"ip -n " + l.namespace + " link set far up",
-		"tc qdisc add dev " + near + " root tbf rate " + linkRate + " burst 256kb latency 50ms",
-		"tc -n " + l.namespace + " qdisc add dev far root tbf rate " + linkRate + " burst 256kb latency 50ms",
+		"tc qdisc add dev " + near + " root tbf rate " + rate + " burst 256kb latency 50ms",
+		"tc -n " + l.namespace + " qdisc add dev far root tbf rate " + rate + " burst 256kb latency 50ms",
 	} {
 		words := strings.Fields(args)
 		if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
@@ -160,7 +160,7 @@ func relay(listener net.Listener, network, to string) {
 // onLink measures pulls over the link: from a bucket, and with docker from a
 // stock registry.
 func (b *bench) onLink() (err error) {
-	l, err := newLink(b.dir)
+	l, err := newLink(b.dir, linkRate)
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (b *bench) onLink() (err error) {
 
 // onServedLink runs linkServed with a link and a stock registry.
 func (b *bench) onServedLink() (err error) {
-	l, err := newLink(b.dir)
+	l, err := newLink(b.dir, linkRate)
 	if err != nil {
 		return err
 	}

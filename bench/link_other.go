@@ -5,6 +5,8 @@ package main
 import (
 	"errors"
 	"os/exec"
+
+	"github.com/dogestry/dogestry/internal/enginetest"
 )
 
 func (b *bench) onLink() error {
@@ -12,6 +14,8 @@ func (b *bench) onLink() error {
 }
 
 func (b *bench) onServedLink() error { return b.onLink() }
+
+func (b *bench) onFleet(enginetest.Options) func() error { return b.onLink }
 
 func dieWithUs(*exec.Cmd) {}
 

@@ -95,7 +95,7 @@ func (a *app) resolve(name string, set *config.Config) string {
 func (a *app) setFlags(c *cobra.Command, args []string, set *config.Config) error {
 	for name, value := range set.Flags {
 		f := c.Flags().Lookup(name)
-		if f == nil || f.Changed {
+		if f == nil || f.Changed || name == "engine" && (c.Flags().Changed("engines-file") || c.Flags().Changed("pullhosts")) {
 			continue
 		}
 		if name == "compression" {

@@ -47,6 +47,9 @@ func (a *app) addRemote(name, url string, settings []string, force bool) error {
 		if !ok || value == "" {
 			return fault.New(fault.Usage, "--set %.80q is not written SETTING=VALUE", s)
 		}
+		if (setting == "verify-key" || setting == "cache") && value != "~" && !strings.HasPrefix(value, "~/") {
+			value = absolute(value) // as on any command line, and not beside the file
+		}
 		values[setting] = append(values[setting], value)
 	}
 	is, known := a.set.Remotes[name]
