@@ -110,6 +110,9 @@ func readToken(file string) (string, error) {
 
 // address is where the agent of an engine is looked for; "" where none is.
 func (v *agentVia) address(engineURL string) string {
+	if !strings.Contains(engineURL, "://") && strings.Contains(engineURL, ":") {
+		engineURL = "tcp://" + engineURL
+	}
 	u, err := url.Parse(engineURL)
 	if err != nil || u.Scheme != "tcp" && u.Scheme != "ssh" || u.Hostname() == "" {
 		return ""
