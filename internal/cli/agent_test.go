@@ -287,7 +287,7 @@ func TestAgentFollow(t *testing.T) {
 	}
 	move("1")
 	flags := []string{"--follow", remote, live, "--interval", "20ms", "--state-dir", state, "--run", `sh -c 'echo "$DOGESTRY_IMAGE $DOGESTRY_IMAGE_ID" >>` + ran + `'`}
-	p, address := startAgent(t, e, nil, flags...)
+	p, _ := startAgent(t, e, nil, flags...)
 	handled := func() {
 		t.Helper()
 		p.until("the command has run", func() bool {
@@ -322,7 +322,7 @@ func TestAgentFollow(t *testing.T) {
 	if _, err := e.Docker(t.Context(), nil, "rmi", live); err != nil { // it comes back, and nothing is run
 		t.Fatal(err)
 	}
-	p, address = startAgent(t, e, nil, flags...)
+	p, address := startAgent(t, e, nil, flags...)
 	p.until("the image is back", func() bool { _, ok, err := e.ImageID(t.Context(), live); return ok && err == nil })
 	handled()
 	move("3")

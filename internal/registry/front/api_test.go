@@ -31,8 +31,13 @@ func TestAPI(t *testing.T) {
 		method, token string
 		code          int
 	}{
-		{"POST", "", 401}, {"POST", "wrong", 401}, {"POST", "looker-token", 403}, {"POST", "robot-token", 200},
-		{"GET", "", 401}, {"GET", "looker-token", 200}, {"GET", "robot-token", 200},
+		{"POST", "", 401},
+		{"POST", "wrong", 401},
+		{"POST", "looker-token", 403},
+		{"POST", "robot-token", 200},
+		{"GET", "", 401},
+		{"GET", "looker-token", 200},
+		{"GET", "robot-token", 200},
 	} {
 		got := ask(c.method, "/v1/x", c.token, nil)
 		if got.code != c.code || (c.code == 200) != strings.HasPrefix(got.body, "api /v1/x") || got.header.Get("Docker-Distribution-Api-Version") != "" {
