@@ -29,6 +29,7 @@ type fake struct {
 	// images are what the engine has: an ID and its layers, and the tags it goes by.
 	images map[string]fakeImage
 	driver [][2]string // GET /info, DriverStatus
+	id     string      // GET /info, ID
 
 	inspects, exports atomic.Int32
 }
@@ -46,7 +47,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/_ping":
 		w.Header().Set("Api-Version", "1.41")
 	case path == "/info":
-		answerJSON(w, http.StatusOK, map[string]any{"DriverStatus": f.driver})
+		answerJSON(w, http.StatusOK, map[string]any{"DriverStatus": f.driver, "ID": f.id, "Name": "machine", "DockerRootDir": "/data"})
 	case path == "/version":
 		answerJSON(w, http.StatusOK, map[string]any{})
 	case path == "/images/get" && f.export != nil:

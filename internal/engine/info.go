@@ -56,7 +56,7 @@ func (c *Client) ask(ctx context.Context) error {
 		}
 	}
 	if c.id = socketID(c.host); c.kind != Podman && r.Info.ID != "" {
-		c.id = r.Info.ID + " " + r.Info.Name
+		c.id = strings.Join([]string{r.Info.ID, r.Info.Name, r.Info.DockerRootDir}, " ")
 	}
 	if strings.HasPrefix(c.host, "unix://") {
 		c.dataRoot, c.driver = r.Info.DockerRootDir, r.Info.Driver
@@ -115,9 +115,10 @@ func (c *Client) Unpacks(compression string) bool {
 // Kind returns what kind of engine it is.
 func (c *Client) Kind() Kind { return c.kind }
 
-// ID returns what the engine calls itself, and no other does: machines made of one
-// copied disk may have the same ID, and then other names. Where it says none it is the
-// engine's socket, and empty for one on a network.
+// ID returns what the engine calls itself, and no other does: its ID with its machine's
+// name and its data root, since machines made of one copied disk may have one ID, and so
+// may several engines of Docker 20.10 on one machine. Where it says none it is its
+// socket, and empty for one on a network.
 func (c *Client) ID() string { return c.id }
 
 // Platform returns what the engine runs on.

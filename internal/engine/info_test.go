@@ -2,6 +2,8 @@ package engine
 
 import (
 	"log/slog"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -47,5 +49,21 @@ func TestRoom(t *testing.T) { eachEngine(t, testRoom) }
 func testRoom(t *testing.T, e *enginetest.Engine, c *Client) {
 	if free, ok := c.Room(); e.Private() && (!ok || free <= 0) {
 		t.Errorf("Room of an engine on this machine: %d, %v", free, ok)
+	}
+}
+
+// TestID: one engine has one ID, by whatever socket; without an ID of its own it is the socket.
+func TestID(t *testing.T) {
+	f := &fake{id: "ABCD"}
+	if a, b := f.connect(t).ID(), f.connect(t).ID(); a != b || !strings.Contains(a, "ABCD") || !strings.Contains(a, "/data") || !strings.Contains(a, "machine") {
+		t.Errorf("%q and %q", a, b)
+	}
+	nameless := (&fake{}).start(t)
+	link := filepath.Join(shortDir(t), "l")
+	if err := os.Symlink(strings.TrimPrefix(nameless, "unix://"), link); err != nil {
+		t.Fatal(err)
+	}
+	if a, b, c := connect(t, nameless).ID(), connect(t, "unix://"+link).ID(), (&fake{}).connect(t).ID(); a == "" || a != b || a == c {
+		t.Errorf("%q, by a link %q, another %q", a, b, c)
 	}
 }

@@ -192,7 +192,7 @@ func (m *member) open(ctx context.Context, from *shared, layer remote.Layer) (io
 	delete(m.wants, layer.Digest)
 	c := f.casts[key]
 	switch {
-	case m.alone || c != nil && c.base > 0: // it has begun without this one
+	case m.alone:
 		f.settle()
 		return &reader{ctx: ctx, m: m, key: key, layer: layer}, nil
 	case c == nil:

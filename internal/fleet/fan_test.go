@@ -77,6 +77,30 @@ func TestSlow(t *testing.T) {
 	})
 }
 
+// TestSlowLink: where all wait for the remote, nobody is let go, however long that takes:
+// also not one whose place others wait for, which itself waits for an earlier layer.
+func TestSlowLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, 5*time.Second, 40*mib, 40*mib)
+		all := []*host{{lacks: [][]image.Digest{l}}, {lacks: [][]image.Digest{l[1:]}}, {lacks: [][]image.Digest{l}, pace: 100 * time.Millisecond}}
+		outcomes, err := Pull(t.Context(), hostsOf(all), jobOf(t, s, 1), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, out := range outcomes {
+			all[i].has(t, s, all[i].lacks[0]...)
+			if out.Alone > 0 {
+				t.Errorf("%s read %d bytes for itself", out.Host, out.Alone)
+			}
+		}
+		for i, id := range l {
+			if s.opens[id] != 1 {
+				t.Errorf("layer %d was read %d times", i, s.opens[id])
+			}
+		}
+	})
+}
+
 // TestLetGoIsProved: who is let go in the middle of a layer goes on with the same
 // bytes, or fails: what came before was proved at its end alone.
 func TestLetGoIsProved(t *testing.T) {
@@ -129,7 +153,7 @@ func TestCrossed(t *testing.T) {
 // TestOneDies: the others get all, of the same read.
 func TestOneDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, l := newStore(t, 10*time.Millisecond, 3*mib, 36*mib, 5*mib)
+		s, l := newStore(t, 10*time.Millisecond, 3*mib, 36*mib, 5*mib, 2*mib, 34*mib)
 		all := []*host{{lacks: [][]image.Digest{l}}, {lacks: [][]image.Digest{l}, stop: 1}, {lacks: [][]image.Digest{l}}}
 		outcomes, err := Pull(t.Context(), hostsOf(all), jobOf(t, s, 1), Options{})
 		if fault.KindOf(err) != fault.Partial || !strings.Contains(err.Error(), "1 of 3 engines failed") || !errors.Is(outcomes[1].Err, errDied) {
@@ -137,6 +161,9 @@ func TestOneDies(t *testing.T) {
 		}
 		for _, i := range []int{0, 2} {
 			all[i].has(t, s, l...)
+			if all[i].took > patience/3 {
+				t.Errorf("%s waited for the dead: %s", all[i].name, all[i].took)
+			}
 		}
 		for i, id := range l {
 			if s.opens[id] != 1 {

@@ -64,7 +64,8 @@ func (r *reader) take() error {
 		switch at := r.next - c.base; {
 		case r.ctx.Err() != nil:
 			return r.ctx.Err()
-		case at < 0:
+		case at < 0: // also where it comes too late
+			r.part()
 			return errLost
 		case at < len(c.chunks):
 			r.rest, r.sum = c.chunks[at].bytes, c.chunks[at].sum
@@ -88,6 +89,14 @@ func (r *reader) take() error {
 		f.mu.Lock()
 		r.waits = false
 		r.m.reading--
+	}
+}
+
+// part takes it out of its cast, which may end then. The fan is locked.
+func (r *reader) part() {
+	if c := r.cast; c != nil {
+		c.readers = slices.DeleteFunc(c.readers, func(other *reader) bool { return other == r })
+		r.m.fan.settle()
 	}
 }
 
@@ -144,10 +153,7 @@ func (r *reader) openAlone() (skipped int64, err error) {
 func (r *reader) Close() error {
 	f := r.m.fan
 	f.mu.Lock()
-	if c := r.cast; c != nil {
-		c.readers = slices.DeleteFunc(c.readers, func(other *reader) bool { return other == r })
-		f.settle()
-	}
+	r.part()
 	f.mu.Unlock()
 	if r.body != nil {
 		return r.body.Close()

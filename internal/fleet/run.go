@@ -40,7 +40,7 @@ func (r *run) check(ctx context.Context) {
 					Advise("See how it is. To wait for it as long as it takes: --skip-checks.")
 			}
 			ids[i] = id
-			if err != nil {
+			if err != nil && !(ctx.Err() != nil && fault.Interrupted(err)) { // else it stays Stopped
 				r.outcomes[i].Status, r.outcomes[i].Err = Unhealthy, err
 			}
 			return nil

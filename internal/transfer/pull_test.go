@@ -51,6 +51,32 @@ func TestPullSendsOnlyWhatIsMissing(t *testing.T) {
 	}
 }
 
+// TestPullTellsWhatIsLacking: for each image once, before its layers are opened, and also of
+// an image that is there; with little read ahead the engine gets the same.
+func TestPullTellsWhatIsLacking(t *testing.T) {
+	one, two := layered("1", "a", "b"), heavy("2")
+	r := stocked(t, one, two)
+	client := newClassic(one).connect(t)
+	var told []string
+	results, err := Pull(t.Context(), r, client, pulls(t, "much:1", "much:2"), Options{Ahead: 1, Lacks: func(img PullImage, layers []remote.Layer) {
+		var size int64
+		for _, l := range layers {
+			size += l.Size
+		}
+		told = append(told, fmt.Sprintf("%s lacks %d layers, %d bytes", img.Source, len(layers), size))
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, size, _ := results[1].Moved()
+	if want := []string{"much:1 lacks 0 layers, 0 bytes", fmt.Sprintf("much:2 lacks 2 layers, %d bytes", size)}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+	if has, err := client.Has(t.Context(), results[1].ID); !has || err != nil {
+		t.Errorf("the engine has it: %v, %v", has, err)
+	}
+}
+
 // TestPullOfWhatIsThere: nothing is loaded, a tag is all.
 func TestPullOfWhatIsThere(t *testing.T) {
 	m := layered("1", "a", "b")
