@@ -27,11 +27,12 @@ type rule struct {
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
 	{"cli", []string{
-		"cli/progress", "config", "agent", "fleet", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "readthrough", "repo", "registry/client", "registry/server", "registry/front", "registry/page", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "sealed", "lockfile", "image", "fault",
+		"cli/progress", "config", "compose", "agent", "fleet", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "readthrough", "repo", "registry/client", "registry/server", "registry/front", "registry/page", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "sealed", "lockfile", "image", "fault",
 	}},
 	{"agent", []string{"fleet", "transfer", "remote", "sealed", "image", "fault"}},
 	{"cli/progress", []string{"transfer"}},
 	{"config", []string{"fault"}},
+	{"compose", []string{"fault"}},
 	{"fleet", []string{"transfer", "engine", "remote", "image", "fault"}},
 	{"transfer", []string{"remote", "engine", "image", "fault"}},
 	{"catalog", []string{"cache", "original", "remote", "image", "fault"}},

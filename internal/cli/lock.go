@@ -34,7 +34,7 @@ func (a *app) takeLock(c *cobra.Command, set *config.Config) error {
 	case path == "":
 		return fault.New(fault.Usage, "--%s is empty", lockFlag).Advise("Name the file, or leave it out.")
 	}
-	if path == "" || c.HasSubCommands() || c.Name() == "keygen" || c.Parent().Name() == "remote" && slices.Contains(unlocked, c.Name()) {
+	if path == "" || c.HasSubCommands() || slices.Contains([]string{"keygen", "login", "logout"}, c.Name()) || c.Parent().Name() == "remote" && slices.Contains(unlocked, c.Name()) {
 		return nil
 	}
 	lock, err := lockfile.Take(c.Context(), path, lockfile.Options{

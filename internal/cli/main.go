@@ -213,7 +213,7 @@ has to be up. A registry can be one, too.`,
 	root.AddCommand(a.pushCommand(), a.pullCommand(), a.copyCommand(), a.listCommand(), a.inspectCommand(), a.verifyCommand(), a.checkCommand(), a.gcCommand(), a.keygenCommand(), a.versionCommand())
 	root.AddCommand(a.tagCommand(), a.rmCommand(), a.pruneCommand(), a.duCommand(), a.upgradeCommand())
 	root.AddCommand(a.exportCommand(), a.importCommand(), a.sealCommand(), a.serveCommand(), a.agentCommand())
-	root.AddCommand(a.remoteCommand())
+	root.AddCommand(a.remoteCommand(), a.loginCommand(), a.logoutCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
