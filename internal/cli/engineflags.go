@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dogestry/dogestry/internal/config"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/fleet"
@@ -31,6 +32,7 @@ type enginesFlags struct {
 }
 
 func (e *enginesFlags) add(c *cobra.Command) {
+	e.via.add(c)
 	f := c.Flags()
 	f.StringSliceVar(&e.urls, "engine", nil, "the engine's `URL`: unix://, tcp://, ssh://, context://NAME, or a docker context's bare name; of several, one a flag or with commas between, all get the images (default: the one that docker uses)")
 	f.StringVar(&e.file, "engines-file", "", "engines also from this `FILE`, one a line, # begins a comment; - is standard input")
@@ -44,7 +46,10 @@ func (e *enginesFlags) add(c *cobra.Command) {
 
 // many returns the engines where they are to be treated as many, each once. Of one that
 // --engine names, and of docker's, it returns none; a.engine is that then.
-func (e *enginesFlags) many(a *app) ([]string, error) {
+func (e *enginesFlags) many(a *app, set *config.Config) ([]string, error) {
+	if err := e.via.configure(set); err != nil {
+		return nil, err
+	}
 	if e.parallel < 1 {
 		return nil, fault.New(fault.Usage, "--max-parallel %d: at least one engine is on its way at a time", e.parallel)
 	}

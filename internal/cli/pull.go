@@ -65,10 +65,7 @@ is 6 when some failed.`,
 			if verifier != nil {
 				o.Verify = verify.verify(verifier)
 			}
-			if err := engines.via.configure(set); err != nil {
-				return err
-			}
-			urls, err := engines.many(a)
+			urls, err := engines.many(a, set)
 			if err != nil {
 				return err
 			}
@@ -80,7 +77,6 @@ is 6 when some failed.`,
 	}
 	a.transferFlags(c, &o)
 	engines.add(c)
-	engines.via.add(c)
 	files.add(c)
 	verify.add(c)
 	cache.add(c)
