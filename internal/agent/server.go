@@ -188,7 +188,7 @@ func (a *Agent) tell(r *http.Request, w http.ResponseWriter, j *job) {
 		}
 		news := j.feed.since(&c)
 		if ended {
-			news = append(news, event{Result: &outcome{Images: j.results, Error: failureOf(j.err)}})
+			news = append(news, event{Result: &outcome{Images: append([]transfer.Result{}, j.results...), Error: failureOf(j.err)}})
 		}
 		for i := range news {
 			news[i].callIt(j.order.remote)

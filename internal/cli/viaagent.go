@@ -33,7 +33,7 @@ type agentVia struct {
 }
 
 func (v *agentVia) add(c *cobra.Command) {
-	c.Flags().StringVar(&v.mode, "via-agent", "", "let the agents of engines at tcp:// and ssh:// pull: `auto` falls back to sending from here, require fails, off (default: auto where the configuration has agent-token-file, else off)")
+	c.Flags().StringVar(&v.mode, "via-agent", "", "`WHETHER` the agents of engines at tcp:// and ssh:// are to pull: off, require (or fail), auto (or send from here), which is the default where the configuration has agent-token-file")
 	c.Flags().StringVar(&v.port, "agent-port", agent.Port, "`PORT` where agents are looked for")
 }
 
