@@ -18,21 +18,28 @@ import (
 
 func TestMain(m *testing.M) { enginetest.Main(m) }
 
-// TestUnit: systemd understands every line of the unit, and calls it hardened. Where there is no
+// TestUnit: systemd understands every line of the units, and calls them hardened. Where there is no
 // systemd, its lines are looked at by nobody.
 func TestUnit(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Skip("no systemd-analyze on this machine")
 	}
-	content, err := os.ReadFile("systemd/dogestry-serve.service")
+	for _, command := range []string{"serve", "agent"} {
+		t.Run(command, func(t *testing.T) { testUnit(t, command) })
+	}
+}
+
+func testUnit(t *testing.T, command string) {
+	name := "dogestry-" + command + ".service"
+	content, err := os.ReadFile(filepath.Join("systemd", name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	const program = "/usr/local/bin/dogestry"
-	if !strings.Contains(string(content), program+" serve ") {
+	if !strings.Contains(string(content), program+" "+command+" ") {
 		t.Fatal("it starts another program")
 	}
-	unit := filepath.Join(t.TempDir(), "dogestry-serve.service") // with a program that is there
+	unit := filepath.Join(t.TempDir(), name) // with a program that is there
 	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(content), program, "/bin/true")), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -32,8 +32,13 @@ var ways = map[string][]string{
 
 // sealedFiles are those that may use them, and why that goes by the seal.
 var sealedFiles = map[string]string{
+	"internal/agent/client.go":              "makes a transport that dials by the seal",
+	"internal/agent/command.go":             "asks before a command is run",
+	"internal/agent/command_unix.go":        "changes a command that command.go makes",
+	"internal/agent/command_other.go":       "changes a command that command.go makes",
 	"internal/sealed/sealed.go":             "is the seal",
 	"internal/sealed/proxy.go":              "dials by a seal of its own",
+	"internal/cli/plugin.go":                "talks to the docker command that has started it, on a socket of that",
 	"internal/engine/engine.go":             "makes a transport, whose dialer sealedDial replaces",
 	"internal/engine/sealed.go":             "dials by the seal",
 	"internal/registry/client/docker.go":    "asks before a helper is run",

@@ -66,7 +66,6 @@ belongs to them by its digest alone. Layers stay.`,
 			return a.copy(c.Context(), images, cache, o)
 		},
 	}
-	a.noWaitFlag(c)
 	a.moveFlags(c, &o.Options)
 	cache.add(c)
 	f := c.Flags()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dogestry/dogestry/internal/config"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/fleet"
@@ -26,9 +27,12 @@ type enginesFlags struct {
 	parallel            int
 	failFast, keepGoing bool
 	skipChecks          bool
+
+	via agentVia
 }
 
 func (e *enginesFlags) add(c *cobra.Command) {
+	e.via.add(c)
 	f := c.Flags()
 	f.StringSliceVar(&e.urls, "engine", nil, "the engine's `URL`: unix://, tcp://, ssh://, context://NAME, or a docker context's bare name; of several, one a flag or with commas between, all get the images (default: the one that docker uses)")
 	f.StringVar(&e.file, "engines-file", "", "engines also from this `FILE`, one a line, # begins a comment; - is standard input")
@@ -42,7 +46,10 @@ func (e *enginesFlags) add(c *cobra.Command) {
 
 // many returns the engines where they are to be treated as many, each once. Of one that
 // --engine names, and of docker's, it returns none; a.engine is that then.
-func (e *enginesFlags) many(a *app) ([]string, error) {
+func (e *enginesFlags) many(a *app, set *config.Config) ([]string, error) {
+	if err := e.via.configure(set); err != nil {
+		return nil, err
+	}
 	if e.parallel < 1 {
 		return nil, fault.New(fault.Usage, "--max-parallel %d: at least one engine is on its way at a time", e.parallel)
 	}
@@ -63,7 +70,7 @@ func (e *enginesFlags) many(a *app) ([]string, error) {
 		}
 		all = append(all, urls...)
 	}
-	if len(all) == 1 && !listed {
+	if len(all) == 1 && !listed && !e.via.wants(all[0]) {
 		a.engine = all[0]
 		return nil, nil
 	}

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -42,7 +44,14 @@ func (a *app) printEngines(o fleetOutcome) error {
 
 func (o fleetOutcome) table(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "ENGINE\tSTATUS\tIMAGE ID\tMOVED\tSPARED\tTIME\tERROR")
+	ways := slices.ContainsFunc(o.engines, func(e fleet.Outcome) bool { return e.Way != "" })
+	way := func(text string) string {
+		if !ways {
+			return ""
+		}
+		return cmp.Or(text, "-") + "\t"
+	}
+	fmt.Fprintf(t, "ENGINE\tSTATUS\t%sIMAGE ID\tMOVED\tSPARED\tTIME\tERROR\n", way("VIA"))
 	for _, e := range o.engines {
 		moved, spared, took, problem := "-", "-", "-", "-"
 		if e.Took > 0 {
@@ -55,7 +64,7 @@ func (o fleetOutcome) table(w io.Writer) {
 		if e.Err != nil && e.Status != fleet.Stopped {
 			problem = oneLine(e.Err.Error())
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(e.Host), e.Status, o.have(e.Images), moved, spared, took, problem)
+		fmt.Fprintf(t, "%s\t%s\t%s%s\t%s\t%s\t%s\t%s\n", oneLine(e.Host), e.Status, way(e.Way), o.have(e.Images), moved, spared, took, problem)
 	}
 	t.Flush()
 }
@@ -88,6 +97,7 @@ type engineDocument struct {
 	Engine     string            `json:"engine"`
 	Status     fleet.Status      `json:"status"`
 	SameAs     string            `json:"sameAs,omitempty"`
+	Via        string            `json:"via,omitempty"` // agent or here, where there was a choice
 	Images     []transfer.Result `json:"images"`
 	Moved      int64             `json:"moved"`                // bytes of layers
 	Spared     int64             `json:"spared"`               // the same
@@ -109,7 +119,7 @@ func (o fleetOutcome) document() any {
 			e.Images = []transfer.Result{}
 		}
 		document.Engines = append(document.Engines, engineDocument{
-			e.Host, e.Status, e.SameAs, e.Images, moved, spared, e.Alone, e.Took.Seconds(), failureOf(e.Err),
+			e.Host, e.Status, e.SameAs, e.Way, e.Images, moved, spared, e.Alone, e.Took.Seconds(), failureOf(e.Err),
 		})
 	}
 	return document

@@ -39,11 +39,6 @@ It needs a store that can compare and swap, see "dogestry check". On others add
 	return c
 }
 
-// noWaitFlag adds what commands have that may have to wait for a gc.
-func (a *app) noWaitFlag(c *cobra.Command) {
-	c.Flags().BoolVar(&a.noWait, "no-wait", false, "fail (exit code 7) instead of waiting for a gc that is about to delete what is needed")
-}
-
 // graceFlag adds a hidden flag.
 func graceFlag(c *cobra.Command, grace *time.Duration) {
 	c.Flags().DurationVar(grace, "grace", repo.Grace, "for tests: the age from which on what nothing needs is garbage")

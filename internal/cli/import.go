@@ -41,7 +41,6 @@ nothing about who made it: where that matters, sign the tags, and pull with --ve
 			return a.importBundle(c.Context(), o)
 		},
 	}
-	a.noWaitFlag(c)
 	f := c.Flags()
 	f.BoolVar(&o.IfAbsent, "if-absent", false, "refuse to move a tag that names another image already")
 	f.BoolVar(&o.DryRun, "dry-run", false, "say what would move, and change nothing")

@@ -40,15 +40,13 @@ func Main(args []string, stdout, stderr io.Writer) int {
 
 // mainWith is Main with the name of the administrator's configuration.
 func mainWith(args []string, stdout, stderr io.Writer, systemFile string) int {
-	ctx, caught, stop := signals(context.Background())
+	plugin := isPlugin(os.Args[0])
+	ctx, caught, stop := signals(context.Background(), plugin)
 	defer stop()
 	out := &results{w: stdout}
 	a := &app{in: os.Stdin, out: out, errOut: stderr, caught: caught, systemFile: systemFile}
-	root := a.root()
-	root.SetArgs(args)
-	root.SetOut(out)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	defer a.unlock()
+	err := a.run(ctx, args, plugin)
 	if err == nil && out.err != nil {
 		err = fault.Wrap(fault.Other, out.err, "cannot write the result")
 	}
@@ -64,8 +62,28 @@ func mainWith(args []string, stdout, stderr io.Writer, systemFile string) int {
 		}
 		err = by
 	}
-	a.printError(err)
+	a.printError(a.inNames(err))
 	return code
+}
+
+// run runs a command line, of docker's if the program is its plugin.
+func (a *app) run(ctx context.Context, args []string, plugin bool) error {
+	root := a.root()
+	if plugin {
+		if slices.Equal(args, []string{pluginMetadata}) {
+			a.printMetadata()
+			return nil
+		}
+		var err error
+		if args, err = asPlugin(args); err != nil {
+			return err
+		}
+		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "docker " + pluginWord}
+	}
+	root.SetArgs(args)
+	root.SetOut(a.out)
+	root.SetErr(a.errOut)
+	return root.ExecuteContext(ctx)
 }
 
 // bySignal returns the exit code and the error of a command that a signal ends,
@@ -104,11 +122,19 @@ func (r *results) Write(p []byte) (n int, err error) {
 }
 
 // signals returns a context that ends at the first SIGINT or SIGTERM, and what
-// tells which it was.
-func signals(parent context.Context) (ctx context.Context, caught func() os.Signal, stop func()) {
+// tells which it was. A plugin of docker's may be told to end by that.
+func signals(parent context.Context, plugin bool) (ctx context.Context, caught func() os.Signal, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	incoming := make(chan os.Signal, 1)
 	signal.Notify(incoming, os.Interrupt, syscall.SIGTERM)
+	if plugin {
+		whenDockerEnds(func() {
+			select {
+			case incoming <- syscall.SIGTERM:
+			default: // there is one
+			}
+		})
+	}
 	var first atomic.Value
 	go func() {
 		select {
@@ -135,6 +161,10 @@ type app struct {
 	out, errOut io.Writer
 	caught      func() os.Signal // nil until one came
 	systemFile  string           // the administrator's configuration
+	configFile  string           // instead of the user's
+
+	set   *config.Config // once it is read: what is set for the remotes that the command line names
+	named []namedRemote  // those of them that it names by a name
 
 	display atomic.Pointer[progress.Display] // nil while none is open
 
@@ -149,8 +179,12 @@ type app struct {
 	engineStore engine.StoreUse
 
 	uploadLimit, downloadLimit byteRate
+	limitTyped                 bool // one of them is on the command line
 
-	noWait bool // for garbage collections
+	noWait bool // for garbage collections, nor for the lock
+
+	lockFile string
+	lock     io.Closer // nil where none is held
 }
 
 func (a *app) root() *cobra.Command {
@@ -172,10 +206,14 @@ has to be up. A registry can be one, too.`,
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "print results and errors only")
 	root.PersistentFlags().BoolVar(&a.debug, "debug", false, "log what happens inside, on stderr")
 	root.PersistentFlags().BoolVar(&a.sealed, sealedFlag, false, "contact the remotes and the engine that are named, and nothing else (docs/sealed.md)")
-	root.PersistentPreRunE = a.setSeal
+	root.PersistentFlags().StringVar(&a.configFile, "config-file", "", "read this `FILE` instead of the user's configuration")
+	root.PersistentFlags().StringVar(&a.lockFile, lockFlag, "", "one dogestry at a time that names this `FILE`: wait until the others have ended")
+	root.PersistentFlags().BoolVar(&a.noWait, "no-wait", false, "fail (exit code 7) instead of waiting for that, or for a gc that is about to delete what is needed")
+	root.PersistentPreRunE = a.prepare
 	root.AddCommand(a.pushCommand(), a.pullCommand(), a.copyCommand(), a.listCommand(), a.inspectCommand(), a.verifyCommand(), a.checkCommand(), a.gcCommand(), a.keygenCommand(), a.versionCommand())
 	root.AddCommand(a.tagCommand(), a.rmCommand(), a.pruneCommand(), a.duCommand(), a.upgradeCommand())
-	root.AddCommand(a.exportCommand(), a.importCommand(), a.sealCommand(), a.serveCommand())
+	root.AddCommand(a.exportCommand(), a.importCommand(), a.sealCommand(), a.serveCommand(), a.agentCommand())
+	root.AddCommand(a.remoteCommand(), a.loginCommand(), a.logoutCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
@@ -192,6 +230,7 @@ has to be up. A registry can be one, too.`,
 			}
 		default:
 			c.Args = usageArgs(c.Args)
+			a.completeArgs(c)
 		}
 	}
 	return root

@@ -265,9 +265,10 @@ func (a *app) openDirectory(_ context.Context, name string, mode access) (storag
 	}
 }
 
-// unlimited refuses limits for what no network lies before.
+// unlimited refuses limits for what no network lies before. One of the configuration
+// is for where there is one.
 func (a *app) unlimited(name, what string) error {
-	if a.uploadLimit > 0 || a.downloadLimit > 0 {
+	if a.limitTyped && (a.uploadLimit > 0 || a.downloadLimit > 0) {
 		return fault.New(fault.Usage, "%s is %s: --limit-upload and --limit-download are for remotes on a network", name, what)
 	}
 	return nil
@@ -278,9 +279,33 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// configuration reads what the administrator and the user have set.
+// configuration returns what the administrator and the user have set.
 func (a *app) configuration() (*config.Config, error) {
-	return config.Load(config.Sources{System: a.systemFile, User: config.UserFile(), Lookup: os.LookupEnv})
+	if a.set != nil {
+		return a.set, nil
+	}
+	s, err := a.sources()
+	if err != nil {
+		return nil, err
+	}
+	return config.Load(s)
+}
+
+// sources are those of the configuration.
+func (a *app) sources() (config.Sources, error) {
+	s := config.Sources{System: a.systemFile, User: a.configFile, Lookup: os.LookupEnv}
+	if s.User == "" {
+		s.User = os.Getenv(config.FileVariable)
+	}
+	if s.UserNamed = s.User != ""; !s.UserNamed {
+		s.User = config.UserFile()
+		return s, nil
+	}
+	var err error
+	if s.User, err = filepath.Abs(s.User); err != nil {
+		return s, fault.Wrap(fault.Other, err, "cannot read the configuration")
+	}
+	return s, nil
 }
 
 // connect opens the engine that --engine names, or docker's.

@@ -16,9 +16,10 @@ func (a *app) pullCommand() *cobra.Command {
 	var verify verifyFlags
 	var cache cacheFlags
 	var engines enginesFlags
+	var files composeFlags
 	var o transfer.Options
 	c := &cobra.Command{
-		Use:   "pull [flags] REMOTE IMAGE[:TAG]...",
+		Use:   "pull [flags] REMOTE {IMAGE[:TAG]... | --compose FILE}",
 		Short: "Bring images from a remote into the engine",
 		Long: `Bring images from a remote into the engine. Only layers that the engine lacks
 are read and sent; every byte is verified before the engine gets the last one.
@@ -37,13 +38,17 @@ is 6 when some failed.`,
   dogestry pull ./images myapp:live --verify-key release.key.pub
   dogestry pull s3://bucket/images myapp:live --cache /var/cache/dogestry
   dogestry pull s3://bucket/images myapp:live --engine ssh://deploy@web1 --engine ssh://deploy@web2
-  dogestry pull s3://bucket/images myapp:live --engines-file production.txt`,
-		Args: cobra.MinimumNArgs(2),
+  dogestry pull s3://bucket/images myapp:live --engines-file production.txt
+  dogestry pull s3://bucket/images --compose compose.yaml`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkTransferFlags(c, o); err != nil {
 				return err
 			}
-			images, err := pullImages(args[1:], as)
+			all, err := files.images(c.Context(), a, args[1:])
+			if err != nil {
+				return err
+			}
+			images, err := pullImages(all, as)
 			if err != nil {
 				return err
 			}
@@ -60,7 +65,7 @@ is 6 when some failed.`,
 			if verifier != nil {
 				o.Verify = verify.verify(verifier)
 			}
-			urls, err := engines.many(a)
+			urls, err := engines.many(a, set)
 			if err != nil {
 				return err
 			}
@@ -72,6 +77,7 @@ is 6 when some failed.`,
 	}
 	a.transferFlags(c, &o)
 	engines.add(c)
+	files.add(c)
 	verify.add(c)
 	cache.add(c)
 	c.Flags().StringVar(&as, "as", "", "give the one image this `NAME[:TAG]` in the engine")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/cli/progress"
 	"github.com/dogestry/dogestry/internal/fleet"
+	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/transfer"
 	"github.com/dogestry/dogestry/internal/trust"
 )
@@ -31,16 +32,26 @@ func (a *app) pullMany(c *cobra.Command, p manyPull) error {
 	defer closeAll()
 	display, hide := a.showEngines(hosts)
 	defer hide()
-	display.Status("opening " + p.remote)
-	cache, cached := p.cache.unless(p.o.DryRun), false
-	cache.open = &cached
-	from, closeFrom, err := a.openToRead(ctx, p.remote, cache, display.Status)
+	via := &p.engines.via
+	hosts, closeAgents, err := via.hosts(ctx, a, hosts, p, display.Status)
 	if err != nil {
 		return err
 	}
-	defer closeFrom() //nolint:errcheck // what it wrote is a cache
-	if err := look(p.verifier, from, p.remote, p.o.DryRun); err != nil {
-		return err
+	defer closeAgents()
+	cached := false
+	var from remote.Source // nil where every host has its own
+	if !via.blind(p.verifier) {
+		display.Status("opening " + p.remote)
+		cache := p.cache.unless(p.o.DryRun)
+		cache.open = &cached
+		var closeFrom func() error
+		if from, closeFrom, err = a.openToRead(ctx, p.remote, cache, display.Status); err != nil {
+			return err
+		}
+		defer closeFrom() //nolint:errcheck // what it wrote is a cache
+		if err := look(p.verifier, from, p.remote, p.o.DryRun); err != nil {
+			return err
+		}
 	}
 	display.Status("asking " + count(len(hosts), "engine") + " how they are")
 	start := time.Now()

@@ -15,9 +15,10 @@ import (
 
 func (a *app) pushCommand() *cobra.Command {
 	var as, compression, store, signKey string
+	var files composeFlags
 	var o transfer.Options
 	c := &cobra.Command{
-		Use:   "push [flags] REMOTE IMAGE[:TAG]...",
+		Use:   "push [flags] REMOTE {IMAGE[:TAG]... | --compose FILE}",
 		Short: "Move images from the engine to a remote",
 		Long: `Move images from the engine to a remote. Only layers that the remote lacks are
 stored; a tag is written once its image is there in full. An interrupted push
@@ -27,8 +28,8 @@ leaves whole layers, and the same command goes on from there.`,
   dogestry push s3://bucket/images web worker --compression zstd
   dogestry push s3://bucket/images myapp:1.4.2 --if-absent
   dogestry push registry://registry.example.com/team myapp
-  dogestry push s3://bucket/images myapp:live --sign-key release.key`,
-		Args: cobra.MinimumNArgs(2),
+  dogestry push s3://bucket/images myapp:live --sign-key release.key
+  dogestry push s3://bucket/images --compose compose.yaml`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkTransferFlags(c, o); err != nil {
 				return err
@@ -43,7 +44,11 @@ leaves whole layers, and the same command goes on from there.`,
 			if a.engineStore, err = engine.ParseStoreUse(store); err != nil {
 				return fault.Wrap(fault.Usage, err, "--engine-store")
 			}
-			images, err := pushImages(args[1:], as)
+			all, err := files.images(c.Context(), a, args[1:])
+			if err != nil {
+				return err
+			}
+			images, err := pushImages(all, as)
 			if err != nil {
 				return err
 			}
@@ -55,10 +60,10 @@ leaves whole layers, and the same command goes on from there.`,
 		},
 	}
 	a.transferFlags(c, &o)
+	files.add(c)
 	c.Flags().StringVar(&a.engine, "engine", "", "the engine's `URL`: unix://, tcp://, ssh://, context://NAME (default: the one that docker uses)")
 	c.Flags().StringVar(&as, "as", "", "store the one image under this `NAME[:TAG]`")
 	c.Flags().BoolVar(&o.IfAbsent, "if-absent", false, "refuse to move a tag that names another image already")
-	a.noWaitFlag(c)
 	signFlag(c, &signKey)
 	c.Flags().StringVar(&store, "engine-store", string(engine.StoreAuto), "read layers from the engine's own directory, as root on its machine: auto, off or require")
 	c.Flags().StringVar(&compression, "compression", "", "how layers are stored: lz4 (fast links; the default), zstd (smaller, for slow links) or none; in a registry gzip (the default), zstd or none")

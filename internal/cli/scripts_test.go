@@ -49,6 +49,9 @@ func TestMain(m *testing.M) {
 		"dogestry": func() { // SYSTEM_CONFIG stands for the administrator's file
 			os.Exit(mainWith(os.Args[1:], os.Stdout, os.Stderr, os.Getenv("SYSTEM_CONFIG")))
 		},
+		"docker-dogestry": func() { // as a plugin of docker's
+			os.Exit(mainWith(os.Args[1:], os.Stdout, os.Stderr, os.Getenv("SYSTEM_CONFIG")))
+		},
 		"nobody": func() { // dogestry, without root's rights
 			if err := becomeNobody(); err != nil {
 				fmt.Fprintln(os.Stderr, err)

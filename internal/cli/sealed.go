@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dogestry/dogestry/internal/config"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/sealed"
 )
@@ -12,16 +13,34 @@ import (
 // sealedFlag is the name of the flag that all commands have.
 const sealedFlag = "sealed"
 
-// setSeal finds out whether dogestry is sealed, and with what is allowed. It runs
-// before each command but those that contact nothing whatever happens.
-func (a *app) setSeal(c *cobra.Command, _ []string) error {
+// prepare reads the configuration for a command, and does what is to be done before
+// any of them. It runs before each but those that contact nothing whatever happens.
+func (a *app) prepare(c *cobra.Command, args []string) error {
 	if contactsNothing(c) {
 		return nil
 	}
-	conf, err := a.configuration()
+	if c.Flags().Changed("config-file") && a.configFile == "" {
+		return fault.New(fault.Usage, "--config-file is empty").Advise("Name the file, or leave it out.")
+	}
+	set, err := a.configuration()
 	if err != nil {
 		return err
 	}
+	if set, err = a.resolveRemotes(c, args, set); err != nil {
+		return err
+	}
+	a.set = set
+	if err := a.setFlags(c, args, set); err != nil {
+		return err
+	}
+	if err := a.setSeal(c, set); err != nil {
+		return err
+	}
+	return a.takeLock(c, set)
+}
+
+// setSeal finds out whether dogestry is sealed, and with what is allowed.
+func (a *app) setSeal(c *cobra.Command, conf *config.Config) (err error) {
 	on, from := conf.Sealed.Value, conf.Sealed.From
 	if c.Flags().Changed(sealedFlag) {
 		if !a.sealed && conf.SealedStays {

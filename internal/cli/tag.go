@@ -39,7 +39,6 @@ copied.`,
 		},
 	}
 	c.Flags().BoolVar(&o.IfAbsent, "if-absent", false, "refuse to move a tag that names another image already")
-	a.noWaitFlag(c)
 	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "say what would be done, and do nothing")
 	return c
 }

@@ -51,7 +51,6 @@ on they are proved.`,
 		},
 	}
 	a.moveFlags(c, &o.Options)
-	a.noWaitFlag(c)
 	return c
 }
 

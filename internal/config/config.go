@@ -5,32 +5,23 @@ package config
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/docker/go-units"
-
-	"github.com/dogestry/dogestry/internal/fault"
 )
 
 // SystemFile is the administrator's file.
 const SystemFile = "/etc/dogestry/config.yaml"
 
-// Environment variables that override files.
-const (
-	requireVariable = "DOGESTRY_REQUIRE_SIGNATURE"
-	keyVariable     = "DOGESTRY_VERIFY_KEY"
-	sealedVariable  = "DOGESTRY_SEALED"
-	cacheVariable   = "DOGESTRY_CACHE"
-	sizeVariable    = "DOGESTRY_CACHE_SIZE"
-)
-
 // Sources say where settings come from, those that override others later.
 type Sources struct {
 	System string // the administrator's file; it need not be there
 	User   string // the user's; "" where there is none
+
+	UserNamed bool // the user has named that file: it has to be there
 
 	Lookup func(variable string) (value string, set bool) // os.LookupEnv; nil has none
 }
@@ -58,6 +49,9 @@ type Setting[T any] struct {
 // InFile reports whether a file says it, and not a variable.
 func (s Setting[T]) InFile() bool { return strings.Contains(s.From, ":") }
 
+// inVariable reports whether a variable says it.
+func (s Setting[T]) inVariable() bool { return s.From != "" && !s.InFile() }
+
 // Config is what all sources together say.
 type Config struct {
 	// RequireSignature: pulls have to know keys to verify tags with.
@@ -66,6 +60,10 @@ type Config struct {
 	// VerifyKeys are files of public keys that may have signed the tags that are
 	// pulled: absolute, or, of the environment, as they are there.
 	VerifyKeys Setting[[]string]
+
+	// SignaturesStay and KeysStay: the administrator's file demands RequireSignature,
+	// and names VerifyKeys with it. No other source takes that back.
+	SignaturesStay, KeysStay bool
 
 	// Sealed: nothing is contacted but remotes, the engine, and what SealedAllow names.
 	Sealed Setting[bool]
@@ -86,6 +84,25 @@ type Config struct {
 
 	// CacheSize is how large it may become, in bytes; 0 where nobody says it.
 	CacheSize Setting[int64]
+
+	// AgentTokenFile has the token that agents on hosts are asked with, and AgentCA the
+	// authorities of their certificates, PEM; empty is none, and the system's. They are
+	// absolute, or, of the environment, as they are there.
+	AgentTokenFile, AgentCA Setting[string]
+
+	// LockFile is what each command locks before it begins; empty is none. It is
+	// absolute, or, of the environment, as it is there.
+	LockFile Setting[string]
+
+	// Flags are the values of flags that a command line does not have, by their names.
+	// They have been checked for what they are, and not for whom.
+	Flags map[string]Setting[string]
+
+	// Remotes are those that have a name.
+	Remotes map[string]Remote
+
+	// Engines are groups of engines that have a name: their URLs.
+	Engines map[string]Setting[[]string]
 }
 
 // DefaultCacheSize is how large a cache may become where nobody says it, in bytes.
@@ -105,12 +122,13 @@ func ParseSize(s string) (int64, error) {
 // signatures only a command line can. Errors are Usage faults that name file, line and key; of a file that cannot be read Refused ones.
 func Load(s Sources) (*Config, error) {
 	c := new(Config)
-	if err := c.read(s.System); err != nil {
+	if err := c.read(s.System, false); err != nil {
 		return nil, err
 	}
 	demanded := *c
+	c.Flags, c.Remotes, c.Engines = maps.Clone(c.Flags), maps.Clone(c.Remotes), maps.Clone(c.Engines)
 	if s.User != "" && s.User != s.System {
-		if err := c.read(s.User); err != nil {
+		if err := c.read(s.User, s.UserNamed); err != nil {
 			return nil, err
 		}
 	}
@@ -119,44 +137,33 @@ func Load(s Sources) (*Config, error) {
 			return nil, err
 		}
 	}
+	c.insist(&demanded)
+	return c, nil
+}
+
+// insist puts what the administrator demands over what the others have said.
+func (c *Config) insist(demanded *Config) {
 	if demanded.RequireSignature.Value {
-		c.RequireSignature = demanded.RequireSignature
+		c.RequireSignature, c.SignaturesStay = demanded.RequireSignature, true
 		if len(demanded.VerifyKeys.Value) > 0 {
-			c.VerifyKeys = demanded.VerifyKeys
+			c.VerifyKeys, c.KeysStay = demanded.VerifyKeys, true
 		}
+	}
+	for name, said := range demanded.Remotes {
+		if !demanded.RequireSignature.Value && !said.RequireSignature.Value {
+			continue
+		}
+		now := c.Remotes[name]
+		if said.RequireSignature.Value {
+			now.RequireSignature, now.SignaturesStay = said.RequireSignature, true
+		}
+		if len(said.VerifyKeys.Value) > 0 {
+			now.VerifyKeys, now.KeysStay = said.VerifyKeys, true
+		}
+		c.Remotes[name] = now
 	}
 	if demanded.Sealed.Value {
 		c.Sealed, c.SealedStays = demanded.Sealed, true
 		c.SealedAllow, c.SealedPrograms = demanded.SealedAllow, demanded.SealedPrograms
 	}
-	return c, nil
-}
-
-// environment reads the variables that are set. An empty one is as one that is not.
-func (c *Config) environment(lookup func(string) (string, bool)) error {
-	for variable, setting := range map[string]*Setting[bool]{requireVariable: &c.RequireSignature, sealedVariable: &c.Sealed} {
-		value, set := lookup(variable)
-		if !set || value == "" {
-			continue
-		}
-		on, err := strconv.ParseBool(value)
-		if err != nil {
-			return fault.New(fault.Usage, "%s is %q, and neither true nor false", variable, value)
-		}
-		*setting = Setting[bool]{on, variable}
-	}
-	if value, set := lookup(keyVariable); set && value != "" {
-		c.VerifyKeys = Setting[[]string]{filepath.SplitList(value), keyVariable}
-	}
-	if value, set := lookup(cacheVariable); set && value != "" {
-		c.Cache = Setting[string]{value, cacheVariable}
-	}
-	if value, set := lookup(sizeVariable); set && value != "" {
-		size, err := ParseSize(value)
-		if err != nil {
-			return fault.New(fault.Usage, "%s is %q: %s", sizeVariable, value, err)
-		}
-		c.CacheSize = Setting[int64]{size, sizeVariable}
-	}
-	return nil
 }

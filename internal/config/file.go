@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/docker/go-units"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/dogestry/dogestry/internal/fault"
@@ -26,21 +29,33 @@ type file struct {
 
 // settings are those that a file may have.
 func (f *file) settings() map[string]func(value *yaml.Node) error {
-	return map[string]func(*yaml.Node) error{
+	settings := map[string]func(*yaml.Node) error{
 		"require-signature": f.flag("require-signature", &f.to.RequireSignature),
-		"verify-key":        f.verifyKey,
+		"verify-key":        f.files("verify-key", &f.to.VerifyKeys),
 		"sealed":            f.flag("sealed", &f.to.Sealed),
 		"sealed-allow":      f.list("sealed-allow", "a host:port, or a list of such", &f.to.SealedAllow),
 		"sealed-programs":   f.list("sealed-programs", "the name of a program, or a list of such", &f.to.SealedPrograms),
-		"cache":             f.cache,
-		"cache-size":        f.cacheSize,
+		"cache":             f.path("cache", "the name of a directory", &f.to.Cache),
+		"cache-size":        f.cacheSize(&f.to.CacheSize),
+		"agent-token-file":  f.path("agent-token-file", "the name of a file", &f.to.AgentTokenFile),
+		"agent-ca":          f.path("agent-ca", "the name of a file", &f.to.AgentCA),
+		"lock-file":         f.path("lock-file", "the name of a file", &f.to.LockFile),
+		"remotes":           f.remotes,
+		"engines":           f.engines,
 	}
+	for name := range flagChecks() {
+		settings[name] = f.flagValue(name, &f.to.Flags)
+	}
+	return settings
 }
 
-// read reads a file, which need not be there.
-func (c *Config) read(name string) error {
+// read reads a file, which need not be there unless the user has named it.
+func (c *Config) read(name string, named bool) error {
 	in, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
+		if named {
+			return fault.New(fault.NotFound, "there is no configuration %s", name).Advise("--config-file and %s name it.", FileVariable)
+		}
 		return nil
 	}
 	if err == nil {
@@ -76,13 +91,18 @@ func (f *file) parse(content []byte) error {
 	if top.Kind != yaml.MappingNode {
 		return f.wrong(top, "settings are expected, such as require-signature: true")
 	}
+	return f.mapping(top, f.settings())
+}
+
+// mapping reads settings, each of them once at most.
+func (f *file) mapping(m *yaml.Node, settings map[string]func(value *yaml.Node) error) error {
 	seen := map[string]bool{}
-	for i := 0; i < len(top.Content); i += 2 {
-		key, value := top.Content[i], top.Content[i+1]
-		set, known := f.settings()[key.Value]
+	for i := 0; i < len(m.Content); i += 2 {
+		key, value := m.Content[i], m.Content[i+1]
+		set, known := settings[key.Value]
 		switch {
 		case !known || key.Kind != yaml.ScalarNode:
-			return f.unknown(key)
+			return f.unknown(key, slices.Sorted(maps.Keys(settings)))
 		case seen[key.Value]:
 			return f.wrong(key, "%s is there twice", key.Value)
 		}
@@ -101,14 +121,12 @@ func (f *file) wrong(n *yaml.Node, format string, args ...any) error {
 	return fault.New(fault.Usage, "%s: %s", f.at(n), fmt.Sprintf(format, args...))
 }
 
-func (f *file) unknown(key *yaml.Node) error {
-	var known []string
-	for name := range f.settings() {
-		known = append(known, name)
+func (f *file) unknown(key *yaml.Node, known []string) error {
+	unknown := fault.New(fault.Usage, "%s: no setting is called %.80q", f.at(key), key.Value)
+	if near := Near(key.Value, known); len(near) > 0 {
+		return unknown.Advise("Did you mean %s?", strings.Join(near, " or "))
 	}
-	slices.Sort(known)
-	return fault.New(fault.Usage, "%s: no setting is called %.80q", f.at(key), key.Value).
-		Advise("There are %s.", strings.Join(known, ", "))
+	return unknown.Advise("There are %s.", strings.Join(known, ", "))
 }
 
 // flag reads what is true or false.
@@ -142,45 +160,119 @@ func (f *file) list(name, what string, to *Setting[[]string]) func(*yaml.Node) e
 	}
 }
 
-// verifyKey reads the name of a file, or a list of them. Relative ones are beside
-// the configuration.
-func (f *file) verifyKey(value *yaml.Node) error {
-	var keys Setting[[]string]
-	if err := f.list("verify-key", "the name of a file, or a list of such", &keys)(value); err != nil {
-		return err
-	}
-	for i, name := range keys.Value {
-		if !filepath.IsAbs(name) {
-			keys.Value[i] = filepath.Join(filepath.Dir(f.name), name)
+// files reads the name of a file, or a list of them. Relative ones are beside the
+// configuration.
+func (f *file) files(name string, to *Setting[[]string]) func(*yaml.Node) error {
+	return func(value *yaml.Node) error {
+		var files Setting[[]string]
+		if err := f.list(name, "the name of a file, or a list of such", &files)(value); err != nil {
+			return err
 		}
+		for i, name := range files.Value {
+			files.Value[i] = beside(name, filepath.Dir(f.name))
+		}
+		*to = files
+		return nil
 	}
-	f.to.VerifyKeys = keys
-	return nil
 }
 
-// cache reads the name of a directory. A relative one is beside the configuration.
-// An empty one is none, whatever the administrator's file names.
-func (f *file) cache(value *yaml.Node) error {
-	if value.Kind != yaml.ScalarNode || value.Tag != "!!str" {
-		return f.wrong(value, "cache is the name of a directory")
+// path reads the name of a file or directory. A relative one is beside the
+// configuration. An empty one is none, whatever the administrator's file names.
+func (f *file) path(name, what string, to *Setting[string]) func(*yaml.Node) error {
+	return func(value *yaml.Node) error {
+		if value.Kind != yaml.ScalarNode || value.Tag != "!!str" {
+			return f.wrong(value, "%s is %s", name, what)
+		}
+		path := value.Value
+		if path != "" {
+			path = beside(path, filepath.Dir(f.name))
+		}
+		*to = Setting[string]{path, f.at(value)}
+		return nil
 	}
-	dir := value.Value
-	if dir != "" && !filepath.IsAbs(dir) {
-		dir = filepath.Join(filepath.Dir(f.name), dir)
+}
+
+// beside is a path that is relative to dir, or to the user's home if it begins with ~/.
+// An empty dir leaves it relative.
+func beside(path, dir string) string {
+	path = home(path)
+	if filepath.IsAbs(path) || dir == "" {
+		return path
 	}
-	f.to.Cache = Setting[string]{dir, f.at(value)}
-	return nil
+	return filepath.Join(dir, path)
+}
+
+// home puts the user's home for a ~ before a path. ~somebody stays: only shells know
+// what that is.
+func home(path string) string {
+	if path != "~" && !strings.HasPrefix(path, "~/") {
+		return path
+	}
+	dir, err := os.UserHomeDir()
+	if err != nil {
+		return path
+	}
+	return filepath.Join(dir, path[1:])
 }
 
 // cacheSize reads a number of bytes, such as 20GB.
-func (f *file) cacheSize(value *yaml.Node) error {
-	if value.Kind != yaml.ScalarNode || value.Tag != "!!str" && value.Tag != "!!int" {
-		return f.wrong(value, "cache-size is a number of bytes such as 20GB")
+func (f *file) cacheSize(to *Setting[int64]) func(*yaml.Node) error {
+	return func(value *yaml.Node) error {
+		if value.Kind != yaml.ScalarNode || value.Tag != "!!str" && value.Tag != "!!int" {
+			return f.wrong(value, "cache-size is a number of bytes such as 20GB")
+		}
+		size, err := ParseSize(value.Value)
+		if err != nil {
+			return f.wrong(value, "cache-size is a number of bytes such as 20GB")
+		}
+		*to = Setting[int64]{size, f.at(value)}
+		return nil
 	}
-	size, err := ParseSize(value.Value)
-	if err != nil {
-		return f.wrong(value, "cache-size is a number of bytes such as 20GB")
+}
+
+// flagChecks are the flags that a file can give a value to, and what refuses one.
+// Whoever has the flag knows the rest: a registry has other compressions than a directory.
+func flagChecks() map[string]func(value string) error {
+	rate := func(value string) error {
+		if n, err := units.FromHumanSize(strings.TrimSuffix(value, "/s")); err != nil || n < 1 {
+			return errors.New("it is no number of bytes a second such as 5MB")
+		}
+		return nil
 	}
-	f.to.CacheSize = Setting[int64]{size, f.at(value)}
-	return nil
+	return map[string]func(string) error{
+		"compression": func(value string) error {
+			if !slices.Contains([]string{"lz4", "zstd", "gzip", "none"}, value) {
+				return errors.New("it is none of lz4, zstd, gzip and none")
+			}
+			return nil
+		},
+		"parallel": func(value string) error {
+			if n, err := strconv.Atoi(value); err != nil || n < 1 {
+				return errors.New("it is no number of layers, 1 or more")
+			}
+			return nil
+		},
+		"engine": func(value string) error {
+			if hasPassword(value) {
+				return errors.New("the URL of the engine has a password in it")
+			}
+			return nil
+		},
+		"limit-upload":   rate,
+		"limit-download": rate,
+	}
+}
+
+// flagValue reads the value of a flag.
+func (f *file) flagValue(name string, to *map[string]Setting[string]) func(*yaml.Node) error {
+	return func(value *yaml.Node) error {
+		if value.Kind != yaml.ScalarNode || value.Tag != "!!str" && value.Tag != "!!int" || value.Value == "" {
+			return f.wrong(value, "%s is one value", name)
+		}
+		if err := flagChecks()[name](value.Value); err != nil {
+			return f.wrong(value, "%s: %s", name, err)
+		}
+		set(to, name, Setting[string]{value.Value, f.at(value)})
+		return nil
+	}
 }

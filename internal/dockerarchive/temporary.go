@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"syscall"
+
+	"github.com/dogestry/dogestry/internal/lockfile"
 )
 
 // temporary is a file beside the place of an archive, named "." and the archive's
@@ -41,7 +43,7 @@ func newTemporary(path string) (_ *temporary, err error) {
 		return nil, err
 	}
 	t.name = name
-	lock(t.file)
+	_ = lockfile.Try(t.file) // where there are no locks, what killed Writers leave stays
 	return t, nil
 }
 
@@ -62,7 +64,7 @@ func sweep(dir *os.Root, stem string) {
 		if err != nil {
 			continue
 		}
-		if lock(f) {
+		if lockfile.Try(f) == nil {
 			_ = dir.Remove(name)
 		}
 		_ = f.Close()

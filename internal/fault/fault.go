@@ -127,3 +127,13 @@ func Is(err error, kind Kind) bool {
 func Interrupted(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
+
+// Named returns the kind that String calls so, and Other where there is none.
+func Named(kind string) Kind {
+	for _, k := range []Kind{Usage, NotFound, Refused, Damaged, Partial, Locked} {
+		if k.String() == kind {
+			return k
+		}
+	}
+	return Other
+}

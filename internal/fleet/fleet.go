@@ -38,6 +38,12 @@ type Fed interface {
 	IsFed()
 }
 
+// Wayfarer is a Host that could be reached in several ways.
+type Wayfarer interface {
+	// Way returns which one it took, once Pull has returned.
+	Way() string
+}
+
 // Progress is told what moves to one host.
 type Progress interface {
 	transfer.Progress
@@ -106,6 +112,9 @@ type Outcome struct {
 	Images []transfer.Result // those that are there now
 	Took   time.Duration     // of the pull
 	Err    error             // nil where Status is Done or Same
+
+	// Way is what a Wayfarer says, once it was told to pull; else empty.
+	Way string
 
 	// Alone says that the host fell behind the others and fetched for itself from
 	// then on: how many bytes that were.

@@ -113,6 +113,9 @@ func (r *run) pull(ctx context.Context, job Job) {
 			results, err := h.Pull(all, r.own(job, h, progress, from, members[i]))
 			progress.End(err)
 			out.Images, out.Took = results, time.Since(start)
+			if w, ok := h.(Wayfarer); ok {
+				out.Way = w.Way()
+			}
 			switch {
 			case err == nil:
 				out.Status = Done

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/lockfile"
 	"github.com/dogestry/dogestry/internal/signature"
 )
 
@@ -72,6 +73,10 @@ func (m Memory) Check(ref image.Reference, s Seen) error {
 	return err
 }
 
+// lockPause is how long a lock that another has is left alone. It is held for the time
+// of a small write.
+const lockPause = 5 * time.Millisecond
+
 // Accept is Check, and remembers s where it finds nothing newer. Where rollback
 // is set, s takes the place of something newer, too. Where nothing can be
 // remembered it fails: a pull that went on would not notice a rollback later.
@@ -79,14 +84,14 @@ func (m Memory) Accept(ctx context.Context, ref image.Reference, s Seen, rollbac
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
 		return m.cannot(err)
 	}
-	unlock, err := lock(ctx, filepath.Join(m.Dir, "lock"))
+	held, err := lockfile.Take(ctx, filepath.Join(m.Dir, "lock"), lockfile.Options{Mode: 0o600, Pause: lockPause})
 	if err != nil {
 		if fault.Interrupted(err) {
 			return err
 		}
 		return m.cannot(err)
 	}
-	defer unlock()
+	defer held.Close()
 	var older *OlderError
 	switch err := m.Check(ref, s); {
 	case errors.As(err, &older) && rollback:
@@ -101,7 +106,7 @@ func (m Memory) Accept(ctx context.Context, ref image.Reference, s Seen, rollbac
 
 func (m Memory) cannot(err error) error {
 	f := fault.Wrap(fault.Refused, err, "cannot remember which signature was accepted, and could not notice when an older one comes back")
-	if errors.Is(err, errors.ErrUnsupported) { // see lock
+	if errors.Is(err, errors.ErrUnsupported) { // see lockfile
 		return f.Advise("Files cannot be locked on this system, or where %s lies. There, pull by digest.", m.Dir)
 	}
 	return f.Advise("Make %s writable, or set XDG_STATE_HOME to a directory that is and that lasts.", m.Dir)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/lockfile"
 	"github.com/dogestry/dogestry/internal/remote/remotetest"
 )
 
@@ -212,7 +213,7 @@ func TestMemoryThatIsLocked(t *testing.T) {
 	if err := m.Accept(t.Context(), ref, seenAt(1), false); err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := lock(t.Context(), filepath.Join(m.Dir, "lock"))
+	held, err := lockfile.Take(t.Context(), filepath.Join(m.Dir, "lock"), lockfile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +222,9 @@ func TestMemoryThatIsLocked(t *testing.T) {
 	if err := m.Accept(ctx, ref, seenAt(2), false); !fault.Interrupted(err) {
 		t.Errorf("accepted beside the lock: %v", err)
 	}
-	unlock()
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if err := m.Accept(t.Context(), ref, seenAt(2), false); err != nil {
 		t.Error(err)
 	}

@@ -27,7 +27,7 @@ func (f *front) sameOrigin(x *exchange, r *http.Request) bool {
 
 // allowed makes sure that somebody may do what a request asks for.
 func (f *front) allowed(x *exchange, r *http.Request) bool {
-	if x.route != pageRoute && x.route != metricsRoute {
+	if x.route != pageRoute && x.route != metricsRoute && x.route != apiRoute {
 		// Some clients ask no registry that does not say so, not even for a password.
 		x.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	}

@@ -34,7 +34,7 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request) *exchange {
 		ResponseWriter: w,
 		front:          f,
 		control:        http.NewResponseController(w),
-		route:          routeOf(r.URL.Path),
+		route:          f.route(r.URL.Path),
 		began:          time.Now(),
 	}
 	f.o.Metrics.begin()
@@ -112,7 +112,7 @@ func (x *exchange) finish() {
 func (x *exchange) fail(status int, code, message string) {
 	h := x.Header()
 	h.Set("Cache-Control", "no-store")
-	if x.route == pageRoute || x.route == metricsRoute {
+	if x.route == pageRoute || x.route == metricsRoute || x.route == apiRoute {
 		http.Error(x, message, status)
 		return
 	}

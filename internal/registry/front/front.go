@@ -1,4 +1,4 @@
-// Package front is what stands before a registry that is served: it listens and
+// Package front is what stands before a registry that is served, or an agent: it listens and
 // encrypts, asks who it is, bounds what one request and all together may take,
 // counts and logs. It knows nothing of images but how large a document may be.
 package front
@@ -49,6 +49,10 @@ type Options struct {
 	Wait        time.Duration // for a turn, before a request is told to come again
 	Stall       time.Duration // in which a connection has to take or give something
 	Grace       time.Duration // for what is on its way when ctx ends
+
+	// API answers what begins with /v1/, to GET and HEAD for whoever may read, else for who
+	// may write; nil where there is none, as before a registry.
+	API http.Handler
 
 	// Page answers what is not the registry's, with GET and HEAD alone; nil where there is no page.
 	Page http.Handler
@@ -160,6 +164,8 @@ func (f *front) answer(x *exchange, r *http.Request) {
 		return
 	}
 	switch {
+	case x.route == apiRoute:
+		f.o.API.ServeHTTP(x, r)
 	case x.route != pageRoute:
 		f.registry.ServeHTTP(x, r)
 	case f.o.Page == nil:

@@ -51,7 +51,11 @@ func mayListen(address string, bound net.Addr, o Options) error {
 		missing, do = append(missing, "TLS"), append(do, "--tls-cert and --tls-key")
 	}
 	if o.Htpasswd == "" && o.Tokens == "" {
-		missing, do = append(missing, "login"), append(do, "--htpasswd or --tokens")
+		ways := "--htpasswd or --tokens"
+		if o.API != nil { // which programs ask
+			ways = "--tokens"
+		}
+		missing, do = append(missing, "login"), append(do, ways)
 	}
 	if len(missing) == 0 {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -29,6 +30,7 @@ type Metrics struct {
 	refusals map[string]uint64
 	reloads  map[string]uint64
 	expires  time.Time
+	more     func(io.Writer)
 }
 
 type requestLabels struct {
@@ -57,6 +59,10 @@ func NewMetrics() *Metrics {
 // Damaged counts a document or layer of the remote that was asked for and does not
 // match its digest, or is missing.
 func (m *Metrics) Damaged() { m.count(func() { m.damaged++ }) }
+
+// Also shows behind all else what write writes, in the same format. It is called before
+// anything is shown.
+func (m *Metrics) Also(write func(io.Writer)) { m.count(func() { m.more = write }) }
 
 func (m *Metrics) count(f func()) {
 	m.mu.Lock()
@@ -154,6 +160,9 @@ func (m *Metrics) text() []byte {
 	if !m.expires.IsZero() {
 		family("dogestry_certificate_expires_seconds", "gauge", "When the certificate expires, in seconds since 1970.")
 		fmt.Fprintf(&b, "dogestry_certificate_expires_seconds %d\n", m.expires.Unix())
+	}
+	if m.more != nil {
+		m.more(&b)
 	}
 	return b.Bytes()
 }

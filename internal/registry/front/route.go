@@ -10,6 +10,7 @@ const (
 	healthRoute    route = "health"
 	metricsRoute   route = "metrics"
 	pageRoute      route = "page"
+	apiRoute       route = "api" // where there is one
 	baseRoute      route = "base"
 	catalogRoute   route = "catalog"
 	tagsRoute      route = "tags"
@@ -19,6 +20,14 @@ const (
 	uploadRoute    route = "uploads"
 	otherRoute     route = "other" // what the registry has to refuse
 )
+
+// route is routeOf, where an API may have its own.
+func (f *front) route(path string) route {
+	if f.o.API != nil && strings.HasPrefix(path, "/v1/") {
+		return apiRoute
+	}
+	return routeOf(path)
+}
 
 // routeOf follows the OCI distribution specification 1.1, "Endpoints". It says what a
 // path is meant as; whether it is right is for the registry to say.

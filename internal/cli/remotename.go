@@ -1,0 +1,211 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/config"
+	"github.com/dogestry/dogestry/internal/fault"
+)
+
+// Names of remotes (docs/config.md) are replaced by what they stand for before a
+// command sees them. What is one is found in how the command and its flags are
+// described: so a new command has them too.
+
+// remoteWords are what remotes are called in the usage of commands and flags.
+var remoteWords = []string{"REMOTE", "SRC", "DST"}
+
+// namedRemote is a remote as the command line has it, and what that stands for.
+type namedRemote struct{ name, url string }
+
+// remoteArgs returns which arguments of a command are remotes, by their places.
+func remoteArgs(c *cobra.Command) (places []int) {
+	for i, word := range argWords(c) {
+		if slices.Contains(remoteWords, word) {
+			places = append(places, i)
+		}
+	}
+	return places
+}
+
+// argWords are what the usage of a command calls its arguments.
+func argWords(c *cobra.Command) (words []string) {
+	for _, word := range strings.Fields(c.Use)[1:] {
+		if word != "[flags]" {
+			words = append(words, strings.Trim(word, "[]{}.…"))
+		}
+	}
+	return words
+}
+
+// resolveRemotes replaces names of remotes, in args itself, and in flags. It returns
+// the configuration that is theirs: of several, what the first one sets goes first.
+func (a *app) resolveRemotes(c *cobra.Command, args []string, set *config.Config) (*config.Config, error) {
+	for _, i := range remoteArgs(c) {
+		if i < len(args) {
+			args[i] = a.resolve(args[i], set)
+		}
+	}
+	var failed error
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		word, _ := pflag.UnquoteUsage(f)
+		if !f.Changed || !slices.Contains(remoteWords, word) {
+			return
+		}
+		if many, ok := f.Value.(pflag.SliceValue); ok {
+			all := many.GetSlice()
+			for i, name := range all {
+				all[i] = a.resolve(name, set)
+			}
+			failed = errors.Join(failed, many.Replace(all))
+		} else if url := a.resolve(f.Value.String(), set); url != f.Value.String() {
+			failed = errors.Join(failed, f.Value.Set(url))
+		}
+	})
+	of := set
+	for _, n := range slices.Backward(a.named) {
+		of = of.With(n.name)
+	}
+	return of, failed
+}
+
+// resolve returns what a name stands for, or the name.
+func (a *app) resolve(name string, set *config.Config) string {
+	r, ok := set.Remotes[name]
+	if !ok {
+		return name
+	}
+	if _, err := os.Lstat(name); err == nil && !a.quiet {
+		fmt.Fprintln(a.errOut, printable(fmt.Sprintf("%s is the remote %s (%s); what is called so here is ./%s", name, r.URL.Value, r.URL.From, name)))
+	}
+	a.named = append(a.named, namedRemote{name, r.URL.Value})
+	return r.URL.Value
+}
+
+// setFlags gives flags the values of the configuration that the command line does not
+// give. They do not count as given: what a command refuses to take together is about
+// what somebody has typed.
+func (a *app) setFlags(c *cobra.Command, args []string, set *config.Config) error {
+	for name, value := range set.Flags {
+		f := c.Flags().Lookup(name)
+		if f == nil || f.Changed || name == "engine" && (c.Flags().Changed("engines-file") || c.Flags().Changed("pullhosts")) {
+			continue
+		}
+		if name == "compression" {
+			if takes := takesCompression(c, args, value.Value); takes != nil {
+				if c.Name() == "push" && a.isOwn(set, name) {
+					return fault.New(fault.Usage, "%s: %s", value.From, takes)
+				}
+				continue // it is for remotes of another kind
+			}
+		}
+		if err := f.Value.Set(value.Value); err != nil {
+			return fault.New(fault.Usage, "%s: %s: %s", value.From, name, err)
+		}
+	}
+	for _, limit := range []string{"limit-upload", "limit-download"} {
+		a.limitTyped = a.limitTyped || c.Flags().Changed(limit)
+	}
+	return a.setEngines(c, set)
+}
+
+// isOwn reports whether a flag's value comes from what is set for a remote alone.
+func (a *app) isOwn(set *config.Config, flag string) bool {
+	return slices.ContainsFunc(a.named, func(n namedRemote) bool {
+		return set.Remotes[n.name].Flags[flag] == set.Flags[flag]
+	})
+}
+
+// takesCompression says why a command does not take a --compression, if it does not.
+func takesCompression(c *cobra.Command, args []string, value string) error {
+	if c.Name() == "push" {
+		return checkCompression(args[0], value)
+	}
+	_, err := codec.ByName(value)
+	return err
+}
+
+// setEngines replaces the names of groups of engines.
+func (a *app) setEngines(c *cobra.Command, set *config.Config) error {
+	f := c.Flags().Lookup("engine")
+	if f == nil {
+		return nil
+	}
+	if many, ok := f.Value.(pflag.SliceValue); ok {
+		var all []string
+		for _, name := range many.GetSlice() {
+			if group, ok := set.Engines[name]; ok {
+				all = append(all, group.Value...)
+			} else {
+				all = append(all, name)
+			}
+		}
+		if slices.Equal(all, many.GetSlice()) {
+			return nil
+		}
+		return many.Replace(all)
+	}
+	group, ok := set.Engines[f.Value.String()]
+	if !ok {
+		return nil
+	}
+	if len(group.Value) > 1 {
+		return fault.New(fault.Usage, "%s is %d engines (%s), and `%s` works with one", f.Value, len(group.Value), group.From, c.CommandPath()).
+			Advise("Name one: --engine %s.", group.Value[0])
+	}
+	return f.Value.Set(group.Value[0])
+}
+
+// inNames tells of err by the names of remotes that the command line has: with what
+// each stands for where it is said first, and by the name alone after that.
+func (a *app) inNames(err error) error {
+	if len(a.named) == 0 {
+		return err
+	}
+	said := map[string]bool{}
+	tell := func(text string, advice bool) string {
+		for _, n := range a.named {
+			text = replaceName(text, n.url, func() string {
+				if advice || said[n.name] {
+					return n.name
+				}
+				said[n.name] = true
+				return n.name + " (" + n.url + ")"
+			})
+		}
+		return text
+	}
+	message := tell(err.Error(), false)
+	f := fault.New(fault.KindOf(err), "%s", message)
+	f.Advice = tell(fault.AdviceOf(err), true)
+	var told printed
+	if errors.As(err, &told) {
+		return printed{f}
+	}
+	return f
+}
+
+// replaceName replaces url where it stands alone, and does not go on as another one.
+func replaceName(text, url string, by func() string) string {
+	var b strings.Builder
+	for {
+		before, after, found := strings.Cut(text, url)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		if after != "" && strings.ContainsAny(after[:1], "/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_?&=%") {
+			b.WriteString(url)
+		} else {
+			b.WriteString(by())
+		}
+		text = after
+	}
+}
