@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -88,5 +89,11 @@ func TestStore(t *testing.T) {
 	}
 	if err := client.StoreCredentials(dir, "localhost:5000", given, seal); !fault.Is(err, fault.Refused) {
 		t.Errorf("a sealed one runs a helper: %v", err)
+	}
+	for _, name := range []string{"pass", "docker-credential-pass", "docker-credential-secretservice"} { // which docker takes by itself
+		write(t, filepath.Join(bin, name), "#!/bin/sh\nexit 1\n")
+	}
+	if err := client.StoreCredentials(t.TempDir(), "localhost:5000", given, seal); runtime.GOOS == "linux" && !fault.Is(err, fault.Refused) {
+		t.Errorf("a sealed one runs a helper that nobody has named: %v", err)
 	}
 }
