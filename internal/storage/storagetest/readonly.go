@@ -28,7 +28,6 @@ func (s *suite) readNotFound() {
 	s.absent("dir") // a directory is no object
 	s.absent("dir/other")
 	s.absent("di")
-	s.absent(strings.Repeat("long", 100))
 	s.holds("dir/object", []byte("x"))
 }
 

@@ -57,7 +57,7 @@ func (s *Store) canList(ctx context.Context) error {
 	}
 	if !*s.lists {
 		return fault.Wrap(fault.Refused, errors.ErrUnsupported, "%s does not list what is there", s.o.url()).
-			Advise("Images can be pulled, inspected and verified by their names. A list needs a server that gives one as JSON, "+
+			Advise("Images can be pulled, inspected and verified by their names. A list needs a server that gives one as JSON, " +
 				"such as nginx with `autoindex on; autoindex_format json;` or Caddy with `file_server browse`; see docs/web.md.")
 	}
 	return nil

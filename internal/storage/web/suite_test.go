@@ -85,4 +85,3 @@ func fill(t *testing.T, dir, key string, body []byte) {
 		t.Fatal(err)
 	}
 }
-

@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/dogestry/dogestry/internal/fault"
@@ -76,16 +75,21 @@ func (o Options) trust() (*tls.Config, error) {
 
 const redirects = 5
 
+// errDirectory is a redirect to the same name with a slash behind it: no object.
+var errDirectory = errors.New("it is a directory")
+
 // redirect follows what servers say about where objects lie. What is encrypted stays so, and
 // credentials stay with the server they are for.
 func (s *Store) redirect(r *http.Request, via []*http.Request) error {
-	switch {
+	switch before := via[len(via)-1].URL; {
+	case r.URL.Path == before.Path+"/" && before.Path != "":
+		return errDirectory
 	case len(via) > redirects:
-		return errors.New("it goes on redirecting")
+		return &unusable{"it goes on redirecting"}
 	case r.URL.User != nil:
-		return errors.New("it redirects with a password")
+		return &unusable{"it redirects with a password"}
 	case r.URL.Scheme != "https" && (s.o.Base.Scheme == "https" || r.URL.Scheme != "http"):
-		return errors.New("it redirects to what is not encrypted")
+		return &unusable{"it redirects to what is not encrypted"}
 	}
 	r.Header.Del("Referer")
 	if r.URL.Scheme != s.o.Base.Scheme || sealed.HostPort(r.URL) != sealed.HostPort(s.o.Base) {
@@ -189,7 +193,7 @@ func passing(answer *http.Response, err error) bool {
 		return !name.IsNotFound
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return dial.Timeout()
-	case untrusted(err), errors.As(err, &not), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, sealed.ErrSealed), strings.Contains(err.Error(), "redirect"):
+	case untrusted(err), errors.As(err, &not), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, sealed.ErrSealed), errors.Is(err, errDirectory):
 		return false
 	}
 	return true
@@ -224,6 +228,8 @@ func (s *Store) failure(ctx context.Context, key string, err error) error {
 		return fault.Wrap(fault.Refused, sealed.Refusal(err), "%s", what)
 	case errors.As(err, &known):
 		return err
+	case errors.Is(err, errDirectory):
+		return fmt.Errorf("%s: %w", name, storage.ErrNotFound)
 	case errors.As(err, &answer):
 		return s.answered(name, what, answer)
 	case errors.Is(err, storage.ErrChanged):

@@ -56,36 +56,40 @@ func Start(t testing.TB, dir string, o Options) *Server {
 		t.Fatalf("%s is missing, run: script/bootstrap test", nginx)
 	}
 	own := t.TempDir()
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	socket, err := listener.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer socket.Close()
-	s := &Server{Host: listener.Addr().String(), CAFile: filepath.Join(own, "ca.pem")}
+	s := &Server{CAFile: filepath.Join(own, "ca.pem")}
 	s.certify(t, own)
-	write(t, filepath.Join(own, "nginx.conf"), s.config(t, own, dir, o))
-	cmd := exec.Command(nginx, "-p", own, "-e", "stderr", "-c", filepath.Join(own, "nginx.conf"))
-	cmd.ExtraFiles = []*os.File{socket}
-	cmd.Env = append(os.Environ(), "NGINX=3;") // it takes over the socket, as in an upgrade of itself
-	var said strings.Builder
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Log("nginx: " + said.String())
+	for range 10 { // nginx takes no port 0: somebody else may be quicker to take one that is free
+		listener, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-	s.await(t)
-	return s
+		s.Host = listener.Addr().String()
+		_ = listener.Close()
+		write(t, filepath.Join(own, "nginx.conf"), s.config(t, own, dir, o))
+		cmd := exec.Command(nginx, "-p", own, "-e", "stderr", "-c", filepath.Join(own, "nginx.conf"))
+		var said strings.Builder
+		cmd.Stderr = &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() {
+			_ = cmd.Wait()
+			close(ended)
+		}()
+		stop := func() {
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+		if s.answers(t, ended) {
+			t.Cleanup(stop)
+			return s
+		}
+		stop()
+		t.Log("nginx: " + said.String())
+	}
+	t.Fatal("nginx does not start")
+	return nil
 }
 
 func (s *Server) config(t testing.TB, own, dir string, o Options) string {
@@ -116,8 +120,8 @@ access_log off; default_type application/octet-stream;
 `, own, paths, s.Host, dir, lines)
 }
 
-// await waits until it answers.
-func (s *Server) await(t testing.TB) {
+// answers waits until it answers, or has ended.
+func (s *Server) answers(t testing.TB, ended <-chan struct{}) bool {
 	t.Helper()
 	pool := x509.NewCertPool()
 	pem, err := os.ReadFile(s.CAFile)
@@ -127,16 +131,18 @@ func (s *Server) await(t testing.TB) {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		answer, err := client.Head("https://" + s.Host + "/")
-		if err == nil {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		if answer, err := client.Head("https://" + s.Host + "/"); err == nil {
 			answer.Body.Close()
-			return
+			return true
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("nginx does not answer: %v", err)
+		select {
+		case <-ended:
+			return false
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
+	return false
 }
 
 // certify makes an authority, and a certificate of it for this machine.
