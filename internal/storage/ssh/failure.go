@@ -64,7 +64,7 @@ var (
 	errTaken     = errors.New("it exists")
 	errFull      = errors.New("the disk there is full")
 	errReadOnly  = errors.New("the file system there is read-only")
-	errNoReplace = errors.New("the server cannot replace files (posix-rename@openssh.com), which every write needs")
+	errNoReplace = errors.New("the server may only be read, or cannot replace files (posix-rename@openssh.com), which every write needs")
 	errNoLink    = errors.New("the server cannot link files (hardlink@openssh.com), which a create-if-absent needs")
 	errFolds     = errors.New("the file system there takes upper and lower case for the same, which is not supported over ssh")
 )
@@ -93,9 +93,9 @@ func (s *Store) failed(ctx context.Context, key string, err error) error {
 		e.kind = storage.ErrExists
 	case errors.Is(err, errFull):
 		e.kind = storage.ErrNoSpace
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, errReadOnly):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, errReadOnly), errors.Is(err, errNoReplace):
 		e.kind = storage.ErrPermission
-	case errors.Is(err, errNoReplace), errors.Is(err, errNoLink), errors.Is(err, errFolds):
+	case errors.Is(err, errNoLink), errors.Is(err, errFolds):
 		e.kind = errors.ErrUnsupported
 	case absent(err):
 		e.kind = storage.ErrNotFound
@@ -221,16 +221,15 @@ func (o Options) knownAs() string {
 	return o.Host
 }
 
-// telling is the last line that has the words.
+// telling is the first line that has the words.
 func telling(lines []string, words string) string {
-	found := ""
-	for _, line := range lines {
-		if strings.Contains(strings.ToLower(line), words) {
-			found = line
-		}
-	}
 	if strings.HasPrefix(words, "remote host") {
 		return "its key has changed"
 	}
-	return fmt.Sprintf("%.300s", strings.Trim(found, ". @"))
+	for _, line := range lines {
+		if strings.Contains(strings.ToLower(line), words) {
+			return fmt.Sprintf("%.300s", strings.Trim(line, ". @"))
+		}
+	}
+	return words
 }

@@ -7,13 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/dogestry/dogestry/internal/storage/ssh/sshtest"
 	"github.com/dogestry/dogestry/internal/storage/storagetest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestStore(t *testing.T) {
 	server := sshtest.Start(t, sshtest.Options{})
