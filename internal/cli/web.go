@@ -23,14 +23,19 @@ func identifyWeb(name string) (string, error) {
 	return o.Canonical(), nil
 }
 
+// webIsReadOnly is the fault of a command that would write there.
+func webIsReadOnly(name string) error {
+	return fault.New(fault.Refused, "%s is on a web server, and can only be read", name).
+		Advise("It is good for pull and inspect. To write, name the directory that it publishes: its path, or ssh://user@host/path. A registry is named by registry://.")
+}
+
 func (a *app) openWeb(_ context.Context, name string, mode access) (storage.Store, error) {
 	o, err := web.Parse(name)
 	if err != nil {
 		return nil, err
 	}
 	if mode != toRead {
-		return nil, fault.New(fault.Refused, "%s is on a web server, and can only be read", name).
-			Advise("Write to the directory that it publishes: its path, or ssh://user@host/path. A registry is named by registry://.")
+		return nil, webIsReadOnly(name)
 	}
 	if a.uploadLimit > 0 {
 		return nil, fault.New(fault.Usage, "nothing is uploaded to %s: --limit-upload makes no sense", name)

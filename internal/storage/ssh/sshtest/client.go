@@ -9,43 +9,53 @@ import (
 	"testing"
 )
 
-// client is the directory of the ssh that a test has in PATH.
-type client struct{ dir string }
+// Client is an ssh with a configuration of its own: the program "ssh" in Bin.
+type Client struct{ dir string }
 
 // variable names that directory, so that the servers of one test share it.
 const variable = "DOGESTRY_TEST_SSH"
 
 var counting sync.Mutex
 
-// theClient makes "ssh" one with a configuration of its own. Tests that use it cannot be parallel.
-func theClient(t testing.TB) *client {
+// theClient makes "ssh" one of the test's own. Tests that use it cannot be parallel.
+func theClient(t testing.TB) *Client {
 	t.Helper()
 	if dir := os.Getenv(variable); dir != "" {
-		return &client{dir}
+		return &Client{dir}
 	}
-	c := &client{t.TempDir()}
+	c := NewClient(t)
+	t.Setenv(variable, c.dir)
+	t.Setenv("PATH", c.Bin()+string(os.PathListSeparator)+os.Getenv("PATH"))
+	return c
+}
+
+// NewClient returns an ssh that knows no hosts yet.
+func NewClient(t testing.TB) *Client {
+	t.Helper()
+	c := &Client{t.TempDir()}
 	appendTo(t, c.path("authorized_keys"), newKey(t, c.path("key")))
 	appendTo(t, c.path("known_hosts"), "")
 	appendTo(t, c.path("config"), strings.Join([]string{
 		"Host *", "IdentityFile " + c.path("key"), "IdentitiesOnly yes", "IdentityAgent none", "StrictHostKeyChecking yes",
 		"UserKnownHostsFile " + c.path("known_hosts"), "GlobalKnownHostsFile /dev/null", "User " + login(t), "",
 	}, "\n"))
-	if err := os.Mkdir(c.path("bin"), 0o755); err != nil {
+	if err := os.Mkdir(c.Bin(), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	script := fmt.Sprintf("#!/bin/sh\nexec /usr/bin/ssh -F '%s' \"$@\"\n", c.path("config"))
-	if err := os.WriteFile(c.path("bin/ssh"), []byte(script), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(c.Bin(), "ssh"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv(variable, c.dir)
-	t.Setenv("PATH", c.path("bin")+string(os.PathListSeparator)+os.Getenv("PATH"))
 	return c
 }
 
-func (c *client) path(name string) string { return filepath.Join(c.dir, name) }
+// Bin is the directory that has to be in PATH.
+func (c *Client) Bin() string { return c.path("bin") }
+
+func (c *Client) path(name string) string { return filepath.Join(c.dir, name) }
 
 // count is a number that no other host of this client has.
-func (c *client) count() int {
+func (c *Client) count() int {
 	counting.Lock()
 	defer counting.Unlock()
 	config, _ := os.ReadFile(c.path("config"))
@@ -53,7 +63,7 @@ func (c *client) count() int {
 }
 
 // add makes a host known.
-func (c *client) add(t testing.TB, s *Server, jump *Server) {
+func (c *Client) add(t testing.TB, s *Server, jump *Server) {
 	t.Helper()
 	config := fmt.Sprintf("Host %s\nHostName 127.0.0.1\nPort %s\nHostKeyAlias %s\n", s.Name, s.Port(), s.Name)
 	if jump != nil {
@@ -65,7 +75,7 @@ func (c *client) add(t testing.TB, s *Server, jump *Server) {
 // Configure adds lines to the configuration of the test's ssh, for one host.
 func (s *Server) Configure(t testing.TB, lines ...string) {
 	t.Helper()
-	appendTo(t, theClient(t).path("config"), "Host "+s.Name+"\n"+strings.Join(lines, "\n")+"\n")
+	appendTo(t, s.client.path("config"), "Host "+s.Name+"\n"+strings.Join(lines, "\n")+"\n")
 }
 
 // Forget lets the test's ssh know no keys of hosts; with a new one for this host it
@@ -76,7 +86,7 @@ func (s *Server) Forget(t testing.TB, another bool) {
 	if another {
 		known = s.Name + " " + newKey(t, filepath.Join(t.TempDir(), "other"))
 	}
-	if err := os.WriteFile(theClient(t).path("known_hosts"), []byte(known), 0o644); err != nil {
+	if err := os.WriteFile(s.client.path("known_hosts"), []byte(known), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -84,7 +94,7 @@ func (s *Server) Forget(t testing.TB, another bool) {
 // Deny takes the test's key from those that may log in.
 func (s *Server) Deny(t testing.TB) {
 	t.Helper()
-	if err := os.WriteFile(theClient(t).path("authorized_keys"), nil, 0o644); err != nil {
+	if err := os.WriteFile(s.client.path("authorized_keys"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

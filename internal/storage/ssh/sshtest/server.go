@@ -37,6 +37,7 @@ type Server struct {
 	// Name is what the ssh of this test calls the host.
 	Name string
 
+	client   *Client
 	dir      string
 	config   string
 	listener net.Listener
@@ -51,6 +52,12 @@ type Server struct {
 // Start runs a server until the test ends, and lets "ssh" in PATH be one that knows it.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
+	return theClient(t).Start(t, o)
+}
+
+// Start runs a server until the test ends, which this client knows.
+func (c *Client) Start(t testing.TB, o Options) *Server {
+	t.Helper()
 	for _, program := range []string{"/usr/sbin/sshd", "/usr/bin/ssh"} {
 		if _, err := os.Stat(program); err != nil {
 			t.Fatalf("%s is missing, run: script/bootstrap test", program)
@@ -61,8 +68,7 @@ func Start(t testing.TB, o Options) *Server {
 			t.Fatal(err)
 		}
 	}
-	s := &Server{dir: t.TempDir(), connections: map[*net.TCPConn]*exec.Cmd{}}
-	c := theClient(t)
+	s := &Server{client: c, dir: t.TempDir(), connections: map[*net.TCPConn]*exec.Cmd{}}
 	s.Name = fmt.Sprintf("host%d", c.count())
 	s.configure(t, o, c)
 	var err error
@@ -75,7 +81,7 @@ func Start(t testing.TB, o Options) *Server {
 	return s
 }
 
-func (s *Server) configure(t testing.TB, o Options, c *client) {
+func (s *Server) configure(t testing.TB, o Options, c *Client) {
 	t.Helper()
 	public := newKey(t, filepath.Join(s.dir, "host_key"))
 	appendTo(t, c.path("known_hosts"), s.Name+" "+public)
