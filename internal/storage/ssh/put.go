@@ -284,4 +284,3 @@ func (s *Store) abandon(ctx context.Context, c *session, temporary, key string) 
 		s.o.log().Debug("a temporary file stays", "path", temporary, "error", err)
 	}
 }
-

@@ -82,4 +82,3 @@ func (s *Store) sweep(ctx context.Context, c *session, directory, prefix string,
 	}
 	return removed, nil
 }
-

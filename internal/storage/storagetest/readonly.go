@@ -123,4 +123,3 @@ func (s *suite) noWrites() {
 	s.holds("dir/object", []byte("old"))
 	s.absent("dir/new")
 }
-

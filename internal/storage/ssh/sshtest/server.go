@@ -106,7 +106,9 @@ func (s *Server) configure(t testing.TB, o Options, c *Client) {
 }
 
 // URL is that of a directory of the host; of its home, where it begins with "~".
-func (s *Server) URL(dir string) string { return "ssh://" + s.Name + "/" + strings.TrimPrefix(dir, "/") }
+func (s *Server) URL(dir string) string {
+	return "ssh://" + s.Name + "/" + strings.TrimPrefix(dir, "/")
+}
 
 // Port is where the server listens on 127.0.0.1.
 func (s *Server) Port() string {
