@@ -155,8 +155,8 @@ func (d *download) start(ctx context.Context) {
 			p := &piece{data: make([]byte, min(pieceSize, d.end-d.at)), done: make(chan struct{})}
 			d.order <- p
 			from := d.at
-			reading.Go(func() { d.fetch(p, from) })
 			d.at += int64(len(p.data))
+			reading.Go(func() { d.fetch(p, from) })
 		}
 		close(d.order)
 		reading.Wait()

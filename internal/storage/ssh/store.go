@@ -17,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/pkg/sftp"
+
 	"github.com/dogestry/dogestry/internal/storage"
 	"github.com/dogestry/dogestry/internal/throttle"
 )
@@ -194,20 +196,18 @@ func (s *Store) reason(ctx context.Context, c *session, err error) error {
 		return err
 	}
 	const readOnly = 1 // PROTOCOL, SSH_FXE_STATVFS_ST_RDONLY
-	full := c.do(ctx, func() error {
-		vfs, err := c.client.StatVFS(s.o.Dir)
-		switch {
-		case err != nil:
-			return err
-		case vfs.Flag&readOnly != 0:
-			return errReadOnly
-		case vfs.Bavail*vfs.Frsize < pieceSize || vfs.Files > 0 && vfs.Favail == 0:
-			return errFull
-		}
-		return nil
+	var vfs *sftp.StatVFS
+	asked := c.do(ctx, func() (err error) {
+		vfs, err = c.client.StatVFS(s.o.Dir)
+		return err
 	})
-	if errors.Is(full, errReadOnly) || errors.Is(full, errFull) {
-		return full
+	switch {
+	case asked != nil:
+		return err
+	case vfs.Flag&readOnly != 0:
+		return errReadOnly
+	case vfs.Bavail*vfs.Frsize < pieceSize || vfs.Files > 0 && vfs.Favail == 0:
+		return errFull
 	}
 	return err
 }
