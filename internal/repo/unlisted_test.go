@@ -3,11 +3,13 @@ package repo_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"strings"
 	"testing"
 
 	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote/remotetest"
 	"github.com/dogestry/dogestry/internal/storage"
 	"github.com/dogestry/dogestry/internal/storage/mem"
@@ -33,4 +35,19 @@ func TestRemoteUnlisted(t *testing.T) {
 			return target(t, s, s, codec.LZ4)
 		},
 	})
+}
+
+// TestHeldUnlisted: which manifests of an index are here is asked of those that it names.
+func TestHeldUnlisted(t *testing.T) {
+	s := unlisted{mem.New()}
+	here, away := image.DigestOf([]byte("here")), image.DigestOf([]byte("away"))
+	index := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[`+
+		`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":4},{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":4}]}`, here, away)
+	id := image.DigestOf(index)
+	put(t, s, "images/"+id.Hex()+"/json", index)
+	put(t, s, "images/"+id.Hex()+"/held-"+here.Hex(), nil)
+	held, err := open(t, s, codec.LZ4).Held(t.Context(), id)
+	if err != nil || len(held) != 1 || held[0] != here {
+		t.Errorf("%v, %v", held, err)
+	}
 }

@@ -105,7 +105,7 @@ func (o Options) url() string { return o.Base.String() }
 
 // Canonical returns one name for one directory, however it was written.
 func (o Options) Canonical() string {
-	return "web\n" + o.Base.Scheme + "\n" + sealed.HostPort(o.Base) + "\n" + o.Base.Path
+	return o.Base.Scheme + "\n" + sealed.HostPort(o.Base) + "\n" + o.Base.Path
 }
 
 func (o Options) log() *slog.Logger {
