@@ -22,7 +22,7 @@ func TestStore(t *testing.T) {
 		Ranges:    true,
 		Conflicts: true,
 		Large:     5<<20 + 1, // more than the pieces that are on their way
-		Many:      600,
+		Many:      300,
 	}
 	storagetest.Run(t, h)
 }
