@@ -68,6 +68,8 @@ var rules = []rule{
 	// What tests, benchmarks and the soak are made of. Only these may import it; testOnly says so.
 	{"storage/storagetest", []string{"storage"}},
 	{"storage/s3/s3test", nil},
+	{"storage/ssh/sshtest", nil},
+	{"storage/web/webtest", nil},
 	{"remote/remotetest", []string{"remote", "image", "fault"}},
 	{"original/originaltest", nil},
 	{"registry/registrytest", []string{"image"}},
@@ -81,7 +83,7 @@ var rules = []rule{
 	}},
 }
 
-var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "remote/remotetest", "original/originaltest", "registry/registrytest", "lease/model"}
+var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "storage/ssh/sshtest", "storage/web/webtest", "remote/remotetest", "original/originaltest", "registry/registrytest", "lease/model"}
 
 // TestImportDirection asks the go command what imports what, tests apart.
 func TestImportDirection(t *testing.T) {

@@ -97,7 +97,11 @@ func (c *Catalog) Inspect(ctx context.Context, ref image.Reference) (*Details, e
 		if _, apart := c.source.(remote.Repositories); apart {
 			return nil, nil // a registry shares blobs, and tells nobody; to read all of it takes too long
 		}
-		return c.List(ctx, "")
+		all, err := c.List(ctx, "")
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil, nil // a web server may not tell what it has
+		}
+		return all, err
 	})
 }
 

@@ -46,9 +46,13 @@ table: a remote without compare-and-swap, say, is good for all but what needs it
 
 func (a *app) check(ctx context.Context, name string, sweep bool, olderThan time.Duration) error {
 	var both [2]storage.Store
+	mode := toChange
+	if isWeb(name) {
+		mode = toRead
+	}
 	for i := range both {
 		var err error
-		if both[i], err = a.openStore(ctx, name, toChange); err != nil {
+		if both[i], err = a.openStore(ctx, name, mode); err != nil {
 			return err
 		}
 	}
@@ -100,6 +104,9 @@ func sweepLeftovers(ctx context.Context, name string, store storage.Store, age t
 
 // verdict returns why push and pull do not work, or nil.
 func verdict(name string, results []probe.Result) error {
+	if isWeb(name) && results[0].Status != probe.Failed {
+		return webIsReadOnly(name)
+	}
 	var bad []probe.Result
 	works := map[string]bool{}
 	for _, r := range results {

@@ -71,6 +71,8 @@ func transports() map[string]transport {
 	return map[string]transport{
 		"file": {identifyDirectory, (*app).openDirectory}, // also a path
 		"s3":   {identifyBucket, (*app).openBucket},
+		"ssh":  {identifySSH, (*app).openSSH},
+		"http": {identifyWeb, (*app).openWeb}, "https": {identifyWeb, (*app).openWeb},
 	}
 }
 
@@ -90,7 +92,8 @@ func transportOf(name string) (transport, error) {
 	t, known := transports()[scheme]
 	if !known {
 		return t, fault.New(fault.Usage, "remotes of the kind %s:// are not known to this version", scheme).
-			Advise("Name a directory (/srv/images, ./images, file:///srv/images), a bucket (s3://bucket/prefix) or a registry (registry://host:5000/prefix).")
+			Advise("Name a directory (/srv/images, ./images, file:///srv/images, ssh://user@host/srv/images), " +
+				"one on a web server (https://host/images), a bucket (s3://bucket/prefix) or a registry (registry://host:5000/prefix).")
 	}
 	return t, nil
 }
@@ -168,15 +171,22 @@ func identifyBucket(name string) (string, error) {
 
 // storeMemory returns how many bytes a remote takes for a layer that is read.
 func storeMemory(name string) int64 {
-	if strings.HasPrefix(name, "s3://") {
+	switch scheme, _, _ := strings.Cut(name, "://"); scheme {
+	case "s3":
 		return 16 << 20 // pieces that come ahead
+	case "ssh":
+		return 3 << 20
 	}
 	return 0
 }
 
 // writeMemory returns how many bytes a remote takes for a layer that is written.
 func writeMemory(name string) int64 {
-	if !strings.HasPrefix(name, "s3://") {
+	switch scheme, _, _ := strings.Cut(name, "://"); scheme {
+	case "s3":
+	case "ssh":
+		return 3 << 20
+	default:
 		return 0
 	}
 	memory := int64(32 << 20) // parts on their way

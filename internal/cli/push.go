@@ -79,6 +79,9 @@ func (a *app) push(c *cobra.Command, name string, images []transfer.PushImage, c
 	if err := checkRemote(name); err != nil {
 		return err
 	}
+	if isWeb(name) { // before an engine is asked for what cannot be pushed
+		return webIsReadOnly(name)
+	}
 	display, hide := a.show()
 	defer hide()
 	display.Status("opening " + name)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,6 +23,8 @@ import (
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/registry/registrytest"
 	"github.com/dogestry/dogestry/internal/storage/s3/s3test"
+	"github.com/dogestry/dogestry/internal/storage/ssh/sshtest"
+	"github.com/dogestry/dogestry/internal/storage/web/webtest"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the golden files of the scripts")
@@ -79,6 +82,9 @@ func TestMain(m *testing.M) {
 //	                          $AWS_ACCESS_KEY_ID and so on are for its owner
 //	registry NAME [basic]     a stock registry that is empty: $NAME is its host and port; basic asks for the
 //	                          password "a secret of tests" of the user dogestry
+//	sshd NAME [HOME]          a host behind ssh: $NAME is what the script's ssh calls it; ~ there is HOME
+//	nginx NAME DIR [OPTION…]  a web server that publishes the directory: $NAME is its host and port, ${NAME}_CA a file with its
+//	                          authority; lists lets it give lists, basic asks for the password of the user dogestry
 //	policy NAME BUCKET        sets a policy of docs/s3.md: for a new user, who is then in $AWS_ACCESS_KEY_ID and so on,
 //	                          or for everybody, if the NAME begins with "public "
 //
@@ -136,6 +142,8 @@ func testScripts(t *testing.T, engine *enginetest.Engine, patterns []string) {
 			"readonly": readOnly,
 			"bucket":   bucketCommand(s3test.For(t)),
 			"registry": registryCommand(t),
+			"sshd":     sshdCommand(t),
+			"nginx":    nginxCommand(t),
 			"policy":   policyCommand(t.Context(), s3test.For(t)),
 		},
 	})
@@ -315,6 +323,32 @@ func registryCommand(t *testing.T) func(*testscript.TestScript, bool, []string) 
 			ts.Fatalf("usage: registry NAME [basic]")
 		}
 		ts.Setenv(args[0], registrytest.Start(t, registrytest.Options{Basic: basic}).Host)
+	}
+}
+
+func sshdCommand(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) == 0 || len(args) > 2 {
+			ts.Fatalf("usage: sshd NAME [HOME]")
+		}
+		var o sshtest.Options
+		if len(args) == 2 {
+			o.Home = ts.MkAbs(args[1])
+		}
+		client := sshtest.NewClient(t)
+		ts.Setenv(args[0], client.Start(t, o).Name)
+		ts.Setenv("PATH", client.Bin()+string(os.PathListSeparator)+ts.Getenv("PATH"))
+	}
+}
+
+func nginxCommand(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 2 {
+			ts.Fatalf("usage: nginx NAME DIR [lists] [basic]")
+		}
+		server := webtest.Start(t, ts.MkAbs(args[1]), webtest.Options{Lists: slices.Contains(args[2:], "lists"), Basic: slices.Contains(args[2:], "basic")})
+		ts.Setenv(args[0], server.Host)
+		ts.Setenv(args[0]+"_CA", server.CAFile)
 	}
 }
 

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"errors"
 	"iter"
 	"slices"
 	"strings"
@@ -15,6 +16,9 @@ func NoSuchTag(name string, ref image.Reference, there iter.Seq2[Tag, error]) er
 	f := fault.New(fault.NotFound, "no image %s in %s", ref, name)
 	var tags, repositories []string
 	for tag, err := range there {
+		if errors.Is(err, errors.ErrUnsupported) {
+			return f.Advise("Check the name: nothing there lists what there is.")
+		}
 		if err != nil {
 			break // there is an error to tell already
 		}

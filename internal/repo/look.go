@@ -57,6 +57,9 @@ func (r *Repo) files(ctx context.Context, id image.Digest) (*files, error) {
 	var f *files
 	prefix := entryPrefix(id)
 	for info, err := range r.store.List(ctx, prefix) {
+		if unlists(err) {
+			return r.filesByName(ctx, id)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -147,6 +150,9 @@ func (r *Repo) filesOf(ctx context.Context, c remote.Closure) (filesOf, error) {
 	// Names are sha256 sums, so a 256th of them tells how many there are.
 	seen, most := 0, n*surveyKeys/256
 	for _, err := range r.store.List(ctx, imagesPrefix+"00") {
+		if unlists(err) {
+			return r.files, nil
+		}
 		if err != nil {
 			return nil, err
 		}

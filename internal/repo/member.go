@@ -141,6 +141,10 @@ func (r *Repo) Referrers(ctx context.Context, repository string, subject image.D
 			return
 		}
 		for info, err := range r.store.List(ctx, referrersOf(repository, subject)) {
+			if unlists(err) {
+				r.tellUnlisted()
+				return
+			}
 			if err != nil {
 				yield(image.Digest{}, r.failure(err, "cannot list %s", r.name))
 				return

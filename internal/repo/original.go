@@ -100,8 +100,17 @@ func (r *Repo) Original(ctx context.Context, id image.Digest) (remote.Original, 
 // one: what is remembered by it is proved each time that it is used.
 func (r *Repo) originalFiles(ctx context.Context, id image.Digest) (sizes map[string]int64, versions map[string]string, err error) {
 	sizes, versions = map[string]int64{}, map[string]string{}
+	add := func(name string, info storage.Info) {
+		if info.Version == "" {
+			info.Version = fmt.Sprint(info.Size)
+		}
+		sizes[name], versions[name] = info.Size, version(info)
+	}
 	prefix := entryPrefix(id)
 	for info, err := range r.store.List(ctx, prefix) {
+		if unlists(err) {
+			return sizes, versions, r.askFor(ctx, id, add, entryJSON, layerFile(codec.LZ4), layerFile(codec.None))
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -111,10 +120,7 @@ func (r *Repo) originalFiles(ctx context.Context, id image.Digest) (sizes map[st
 				continue
 			}
 		}
-		if info.Version == "" {
-			info.Version = fmt.Sprint(info.Size)
-		}
-		sizes[name], versions[name] = info.Size, version(info)
+		add(name, info)
 	}
 	return sizes, versions, nil
 }

@@ -53,6 +53,8 @@ type Repo struct {
 	// alive allows to write what makes others need something: a tag, a mark of an
 	// index, the json of an entry. Nil allows it; a session's asks its lease.
 	alive func(context.Context) error
+
+	unlisted *unlisted
 }
 
 // guarded returns a context for such writes.
@@ -68,7 +70,7 @@ var _ remote.Remote = (*Repo)(nil)
 // Open returns the repository on store, which may be empty: then the first tag
 // makes it one. A newer major version of the format is refused.
 func Open(ctx context.Context, store storage.Store, o Options) (*Repo, error) {
-	r := &Repo{store: store, name: o.Name, codec: o.Codec, log: o.Log, times: o.Times, noWait: o.NoWait, notify: o.Notify, pieceSize: pieceSize}
+	r := &Repo{store: store, name: o.Name, codec: o.Codec, log: o.Log, times: o.Times, noWait: o.NoWait, notify: o.Notify, pieceSize: pieceSize, unlisted: new(unlisted)}
 	if r.notify == nil {
 		r.notify = func(string) {}
 	}

@@ -59,6 +59,10 @@ func (r *Repo) Signed(ctx context.Context, ref image.Reference, id image.ID) ite
 	return func(yield func(remote.Signature, error) bool) {
 		seen := 0
 		for info, err := range r.store.List(ctx, prefix) {
+			if unlists(err) {
+				r.tellUnlisted()
+				return
+			}
 			if err != nil {
 				yield(remote.Signature{}, r.failure(err, "cannot list %s", r.name))
 				return

@@ -159,29 +159,32 @@ func (s *suite) rangeIs(key string, offset, length int64, want []byte) {
 	}
 }
 
+// oddKeys are valid.
+var oddKeys = []string{
+	"plain",
+	"host%3A5000/repository",
+	"other%3a5000/repository/x", // not to be normalised
+	"%25/%2F/%",
+	"spaces in/a name/ leading/trailing ",
+	"plus+plus/a&b=c?d#e",
+	"quote'\"`/$HOME/~/*?[a]{b}/a;b|c<d>e/!(x)",
+	`back\slash/\`,
+	"a..b/c..",
+	"trailing./x",
+	"colon:/@at,comma",
+	"temporary.tmp/x.tmp",
+	"--option/-rf",
+	"con/nul",
+	"UPPER/lower/MiXed",
+	"digits/" + strings.Repeat("0123456789abcdef", 4) + "/layer.tar.lz4",
+	"long/" + strings.Repeat("n", 200),
+	"longest/" + strings.Repeat("m", 255),
+	"deep/" + strings.Repeat("d/", 100) + "x",
+	strings.Repeat(strings.Repeat("w", 203)+"/", 5) + "last", // 1,024 bytes
+}
+
 func (s *suite) oddKeys() {
-	keys := []string{
-		"plain",
-		"host%3A5000/repository",
-		"other%3a5000/repository/x", // not to be normalised
-		"%25/%2F/%",
-		"spaces in/a name/ leading/trailing ",
-		"plus+plus/a&b=c?d#e",
-		"quote'\"`/$HOME/~/*?[a]{b}/a;b|c<d>e/!(x)",
-		`back\slash/\`,
-		"a..b/c..",
-		"trailing./x",
-		"colon:/@at,comma",
-		"temporary.tmp/x.tmp",
-		"--option/-rf",
-		"con/nul",
-		"UPPER/lower/MiXed",
-		"digits/" + strings.Repeat("0123456789abcdef", 4) + "/layer.tar.lz4",
-		"long/" + strings.Repeat("n", 200),
-		"longest/" + strings.Repeat("m", 255),
-		"deep/" + strings.Repeat("d/", 100) + "x",
-		strings.Repeat(strings.Repeat("w", 203)+"/", 5) + "last", // 1,024 bytes
-	}
+	keys := oddKeys
 	for i, key := range keys {
 		s.put(key, bytesOf(i, 100))
 	}

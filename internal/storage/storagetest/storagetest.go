@@ -36,6 +36,14 @@ type Harness struct {
 	// (0, -1) gets errors.ErrUnsupported.
 	Ranges bool
 
+	// ReadOnly: the store can only be read, and fails to write with
+	// errors.ErrUnsupported. Target.Fill writes what is read.
+	ReadOnly bool
+
+	// Unlisted: List yields errors.ErrUnsupported, and nothing else. For stores that are
+	// ReadOnly.
+	Unlisted bool
+
 	// Conflicts: "a" beside "a/b" gets ErrConflict. Without it, both live side by side.
 	Conflicts bool
 
@@ -54,6 +62,14 @@ type Target struct {
 	// Leftovers returns what is there that is no object: temporary files, open
 	// uploads. Nil where a store cannot have any.
 	Leftovers func(t *testing.T) []string
+
+	// Fill puts an object there from behind, for a store that is ReadOnly. Nil for others.
+	Fill func(t *testing.T, key string, body []byte)
+}
+
+type test struct {
+	name string
+	run  func(*suite)
 }
 
 // Run proves what storage.Store, storage.Creator, storage.Swapper and storage.Remover promise. Its tests run one after the other.
@@ -64,10 +80,7 @@ func Run(t *testing.T, h Harness) {
 	if h.Many == 0 {
 		h.Many = 2500
 	}
-	for _, test := range []struct {
-		name string
-		run  func(*suite)
-	}{
+	tests := []test{
 		{"not found", (*suite).notFound},
 		{"round trip", (*suite).roundTrip},
 		{"ranges", (*suite).ranges},
@@ -97,7 +110,11 @@ func Run(t *testing.T, h Harness) {
 		{"delete beside put", (*suite).deleteBesidePut},
 		{"conflict", (*suite).conflict},
 		{"guard", (*suite).guard},
-	} {
+	}
+	if h.ReadOnly {
+		tests = readOnlyTests
+	}
+	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := &suite{T: t, Harness: h, Target: h.Open(t)}
 			test.run(s)
@@ -127,6 +144,10 @@ func (s *suite) noLeftovers() {
 
 func (s *suite) put(key string, body []byte) {
 	s.Helper()
+	if s.Fill != nil {
+		s.Fill(s.T, key, body)
+		return
+	}
 	if err := s.A.Put(s.ctx(), key, bytes.NewReader(body)); err != nil {
 		s.Fatalf("put %s: %v", key, err)
 	}
