@@ -64,20 +64,21 @@ var rules = []rule{
 	// What tests, benchmarks and the soak are made of. Only these may import it; testOnly says so.
 	{"storage/storagetest", []string{"storage"}},
 	{"storage/s3/s3test", nil},
+	{"storage/rsync/rsynctest", nil},
 	{"remote/remotetest", []string{"remote", "image", "fault"}},
 	{"original/originaltest", nil},
 	{"registry/registrytest", []string{"image"}},
 	{"lease/model", nil},
 	{"enginetest", nil},
 	{"enginetest/hello", nil},
-	{"../bench", []string{"enginetest", "storage/s3/s3test"}},
+	{"../bench", []string{"enginetest", "storage/s3/s3test", "storage/rsync/rsynctest"}},
 	{"../soak", []string{
 		"transfer", "names", "retention", "repo", "lease", "remote", "codec", "storage", "storage/file", "storage/s3", "storage/mem", "image", "fault",
 		"enginetest", "remote/remotetest", "storage/s3/s3test", "storage/storagetest",
 	}},
 }
 
-var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "remote/remotetest", "original/originaltest", "registry/registrytest", "lease/model"}
+var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "storage/rsync/rsynctest", "remote/remotetest", "original/originaltest", "registry/registrytest", "lease/model"}
 
 // TestImportDirection asks the go command what imports what, tests apart.
 func TestImportDirection(t *testing.T) {

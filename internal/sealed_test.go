@@ -39,6 +39,7 @@ var sealedFiles = map[string]string{
 	"internal/registry/client/docker.go":    "asks before a helper is run",
 	"internal/registry/client/registry.go":  "takes its transport",
 	"internal/registry/client/transport.go": "makes one and puts the seal under it",
+	"internal/storage/rsync/run.go":         "runs rsync, which Open asks the seal about",
 	"internal/storage/s3/sealed.go":         "is given to the SDK by way of the seal",
 	"internal/storage/s3/store.go":          "makes its transport of the one that the SDK was given",
 }

@@ -69,8 +69,9 @@ type transport struct {
 // one is added.
 func transports() map[string]transport {
 	return map[string]transport{
-		"file": {identifyDirectory, (*app).openDirectory}, // also a path
-		"s3":   {identifyBucket, (*app).openBucket},
+		"file":  {identifyDirectory, (*app).openDirectory}, // also a path
+		"s3":    {identifyBucket, (*app).openBucket},
+		"rsync": {identifyModule, (*app).openModule},
 	}
 }
 
@@ -90,7 +91,7 @@ func transportOf(name string) (transport, error) {
 	t, known := transports()[scheme]
 	if !known {
 		return t, fault.New(fault.Usage, "remotes of the kind %s:// are not known to this version", scheme).
-			Advise("Name a directory (/srv/images, ./images, file:///srv/images), a bucket (s3://bucket/prefix) or a registry (registry://host:5000/prefix).")
+			Advise("Name a directory (/srv/images, ./images, file:///srv/images), a bucket (s3://bucket/prefix), an rsync server (rsync://host/module/path) or a registry (registry://host:5000/prefix).")
 	}
 	return t, nil
 }

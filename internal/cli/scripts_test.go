@@ -74,6 +74,7 @@ func TestMain(m *testing.M) {
 //	                          $AWS_ACCESS_KEY_ID and so on are for its owner
 //	registry NAME [basic]     a stock registry that is empty: $NAME is its host and port; basic asks for the
 //	                          password "a secret of tests" of the user dogestry
+//	rsyncd NAME               a real rsync server of served/: $NAME is its host and port (rsyncdCommand)
 //	policy NAME BUCKET        sets a policy of docs/s3.md: for a new user, who is then in $AWS_ACCESS_KEY_ID and so on,
 //	                          or for everybody, if the NAME begins with "public "
 //
@@ -130,6 +131,7 @@ func testScripts(t *testing.T, engine *enginetest.Engine, patterns []string) {
 			"readonly": readOnly,
 			"bucket":   bucketCommand(s3test.For(t)),
 			"registry": registryCommand(t),
+			"rsyncd":   rsyncdCommand(t),
 			"policy":   policyCommand(t.Context(), s3test.For(t)),
 		},
 	})

@@ -11,9 +11,9 @@ import (
 // is on its way waits, and goes together in the next one. Whoever asks gets the
 // answer, or the error, of the run that had its question.
 type gatherer[Q any] struct {
-	most   int                                    // questions of one run
-	weight func(Q) int64                          // nil: they have none
-	bound  int64                                  // of the weights of one run
+	most   int                                      // questions of one run
+	weight func(Q) int64                            // nil: they have none
+	bound  int64                                    // of the weights of one run
 	run    func(ctx context.Context, ask []Q) error // puts answers into the questions
 
 	mu      sync.Mutex
@@ -26,8 +26,8 @@ type question[Q any] struct {
 	alone bool
 	since time.Time
 	done  chan struct{}
-	err   error   // is to be read when done is closed
-	in    *group  // of the run that has it, nil while it waits
+	err   error  // is to be read when done is closed
+	in    *group // of the run that has it, nil while it waits
 }
 
 // group is those whose questions are in one run.
