@@ -92,7 +92,7 @@ func passing(err error) bool {
 	case codeSocket:
 		return !f.says("getaddrinfo", "Connection refused", "No route to host", "Network is unreachable")
 	case codeStart:
-		return f.says("max connections", "didn't get server startup line") // the second, where it hangs up
+		return f.says("max connections", "didn't get server startup line", "did not see server greeting") // the others, where it hangs up
 	case codeStream, codeTimeout, codeConnect:
 		return !f.says("No space left", "Disk quota")
 	case codePartial: // the object that it was to build on was replaced
@@ -164,7 +164,7 @@ func (s *Store) unwelcome(what string, f *failed) error {
 		return denied("the server refuses to delete", "Its rsyncd.conf has `refuse options` with delete: then tags and layers cannot be removed there.")
 	case f.says("refuse "):
 		return denied(f.reason(), "Its rsyncd.conf has `refuse options`. See docs/rsync.md for what is needed.")
-	case f.says("didn't get server startup line"):
+	case f.says("didn't get server startup line", "did not see server greeting"):
 		return fault.New(fault.Other, "%s: the server has hung up without a word", what).
 			Advise("Run the same command again. Should it stay so, look whether it is an rsync server that answers there, and what its log says: %s", s.o.Host)
 	case f.says("rather than greeting", "protocol version mismatch"):

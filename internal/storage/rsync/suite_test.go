@@ -59,7 +59,6 @@ func openStore(t testing.TB, url string, change ...func(*Options)) *Store {
 func TestStore(t *testing.T) {
 	server, dir := serve(t)
 	n := 0
-	many := 300 // a run of all takes as long as one of a thousand
 	storagetest.Run(t, storagetest.Harness{
 		Open: func(t *testing.T) storagetest.Target {
 			n++
@@ -73,7 +72,8 @@ func TestStore(t *testing.T) {
 		},
 		Conflicts: true,
 		Large:     3<<20 + 1, // larger than what goes together with others
-		Many:      many,
+		Many:      1100,
+		Slow:      true,
 	})
 }
 
