@@ -20,7 +20,7 @@ import (
 
 func main() {
 	runs := flag.Int("runs", 5, "counted runs of each command")
-	what := flag.String("measure", "directory,bucket,list,gc,verify,copy,memory,registry,link,serve,crowd", "which figures; memory moves an image of 4 GB")
+	what := flag.String("measure", "directory,bucket,list,gc,verify,copy,memory,registry,link,serve,crowd,rsync", "which figures; memory moves an image of 4 GB")
 	kinds := flag.String("engines", "system", "on which kinds of engines: "+strings.Join(kindNames(), ", "))
 	passing := flag.String("relay", "", "used by the program itself")
 	binary := flag.String("dogestry", "bin/dogestry", "the program to measure")
@@ -101,6 +101,7 @@ func run(ctx context.Context, name, binary string, runs int, what []string) (err
 		"link":      {b.onLink},
 		"serve":     {b.onRegistry(b.serving), b.onRegistry(b.cachedServing), b.onServedLink},
 		"crowd":     {b.onRegistry(b.crowd)},
+		"rsync":     {b.onTheWire},
 	}
 	for _, w := range what {
 		if measures[w] == nil {

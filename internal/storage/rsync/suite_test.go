@@ -56,7 +56,11 @@ func openStore(t testing.TB, url string, change ...func(*Options)) *Store {
 	return s
 }
 
+// TestStore starts some thousand processes.
 func TestStore(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	server, dir := serve(t)
 	n := 0
 	storagetest.Run(t, storagetest.Harness{
