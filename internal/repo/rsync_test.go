@@ -1,8 +1,11 @@
 package repo_test
 
 import (
+	"strconv"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/remote/remotetest"
@@ -16,16 +19,20 @@ func TestRemoteRsync(t *testing.T) {
 	if !*every {
 		t.Skip("it takes minutes: make test-rsync")
 	}
+	server, err := rsynctest.Start(t.TempDir(), rsynctest.Module{Name: "module", Path: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	n := 0
 	remotetest.Run(t, remotetest.Harness{
 		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true, Memberships: true, Uploads: true,
 		Open: func(t *testing.T) remotetest.Target {
-			server, err := rsynctest.Start(t.TempDir(), rsynctest.Module{Name: "module", Path: t.TempDir()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(server.Stop)
-			return target(t, openModule(t, server.URL("module/images")), openModule(t, server.URL("module/images")), codec.LZ4)
+			n++
+			url := server.URL("module/images" + strconv.Itoa(n))
+			return target(t, openModule(t, url), openModule(t, url), codec.LZ4)
 		},
+		Lasting: []goleak.Option{goleak.IgnoreCurrent()}, // the server's
 	})
 }
 
