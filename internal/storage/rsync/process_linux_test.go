@@ -3,6 +3,7 @@ package rsync
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +29,26 @@ func rsyncsOf(t *testing.T, dir string) (running []string) {
 		}
 	}
 	return running
+}
+
+// TestCancelled proves that an upload that is given up ends at once, with all its processes, and publishes nothing.
+func TestCancelled(t *testing.T) {
+	proxy, dir := proxied(t)
+	s := openStore(t, proxy.URL("module"), func(o *Options) { o.UploadLimit = 64 << 10 })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.Put(ctx, "layer", bytes.NewReader(make([]byte, 64<<20))) }() // a quarter of an hour
+	waitFor(t, "bytes to pass", func() bool { up, _ := proxy.Bytes(); return up > 10_000 })
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if running := rsyncsOf(t, s.spool.place); len(running) > 0 {
+		t.Errorf("still running: %q", running)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "layer")); !os.IsNotExist(err) {
+		t.Errorf("it is there: %v", err)
+	}
 }
 
 // putterURL tells this test binary to be a process that puts an object.

@@ -254,26 +254,6 @@ func TestTriedAgain(t *testing.T) {
 	}
 }
 
-// TestCancelled proves that an upload that is given up ends at once, with all its processes, and publishes nothing.
-func TestCancelled(t *testing.T) {
-	proxy, dir := proxied(t)
-	s := openStore(t, proxy.URL("module"), func(o *Options) { o.UploadLimit = 64 << 10 })
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- s.Put(ctx, "layer", bytes.NewReader(make([]byte, 64<<20))) }() // a quarter of an hour
-	waitFor(t, "bytes to pass", func() bool { up, _ := proxy.Bytes(); return up > 10_000 })
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %v", err)
-	}
-	if running := rsyncsOf(t, s.spool.place); len(running) > 0 {
-		t.Errorf("still running: %q", running)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "layer")); !os.IsNotExist(err) {
-		t.Errorf("it is there: %v", err)
-	}
-}
-
 func get(ctx context.Context, s *Store, key string) ([]byte, error) {
 	r, err := storage.Part(ctx, s, key, 0, 1<<40)
 	if err != nil {
