@@ -70,20 +70,21 @@ var rules = []rule{
 	{"storage/s3/s3test", nil},
 	{"storage/ssh/sshtest", nil},
 	{"storage/web/webtest", nil},
+	{"storage/rsync/rsynctest", nil},
 	{"remote/remotetest", []string{"remote", "image", "fault"}},
 	{"original/originaltest", nil},
 	{"registry/registrytest", []string{"image"}},
 	{"lease/model", nil},
 	{"enginetest", nil},
 	{"enginetest/hello", nil},
-	{"../bench", []string{"enginetest", "storage/s3/s3test"}},
+	{"../bench", []string{"enginetest", "storage/s3/s3test", "storage/rsync/rsynctest"}},
 	{"../soak", []string{
 		"transfer", "names", "retention", "repo", "lease", "remote", "codec", "storage", "storage/file", "storage/s3", "storage/mem", "image", "fault",
 		"enginetest", "remote/remotetest", "storage/s3/s3test", "storage/storagetest",
 	}},
 }
 
-var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "storage/ssh/sshtest", "storage/web/webtest", "remote/remotetest", "original/originaltest", "registry/registrytest", "lease/model"}
+var testOnly = []string{"enginetest", "storage/storagetest", "storage/s3/s3test", "storage/ssh/sshtest", "storage/rsync/rsynctest", "storage/web/webtest", "remote/remotetest", "original/originaltest", "registry/registrytest", "lease/model"}
 
 // TestImportDirection asks the go command what imports what, tests apart.
 func TestImportDirection(t *testing.T) {

@@ -47,6 +47,7 @@ var sealedFiles = map[string]string{
 	"internal/storage/ssh/process.go":       "runs ssh, once Open has asked for it",
 	"internal/storage/web/store.go":         "makes its client of that transport",
 	"internal/storage/web/transport.go":     "makes one and puts the seal under it",
+	"internal/storage/rsync/run.go":         "runs rsync, which Open asks the seal about",
 	"internal/storage/s3/sealed.go":         "is given to the SDK by way of the seal",
 	"internal/storage/s3/store.go":          "makes its transport of the one that the SDK was given",
 }

@@ -69,10 +69,11 @@ type transport struct {
 // one is added.
 func transports() map[string]transport {
 	return map[string]transport{
-		"file": {identifyDirectory, (*app).openDirectory}, // also a path
-		"s3":   {identifyBucket, (*app).openBucket},
-		"ssh":  {identifySSH, (*app).openSSH},
-		"http": {identifyWeb, (*app).openWeb}, "https": {identifyWeb, (*app).openWeb},
+		"file":  {identifyDirectory, (*app).openDirectory}, // also a path
+		"s3":    {identifyBucket, (*app).openBucket},
+		"ssh":   {identifySSH, (*app).openSSH},
+		"rsync": {identifyModule, (*app).openModule},
+		"http":  {identifyWeb, (*app).openWeb}, "https": {identifyWeb, (*app).openWeb},
 	}
 }
 
@@ -93,7 +94,7 @@ func transportOf(name string) (transport, error) {
 	if !known {
 		return t, fault.New(fault.Usage, "remotes of the kind %s:// are not known to this version", scheme).
 			Advise("Name a directory (/srv/images, ./images, file:///srv/images, ssh://user@host/srv/images), " +
-				"one on a web server (https://host/images), a bucket (s3://bucket/prefix) or a registry (registry://host:5000/prefix).")
+				"one on a web server (https://host/images) or an rsync server (rsync://host/module/path), a bucket (s3://bucket/prefix) or a registry (registry://host:5000/prefix).")
 	}
 	return t, nil
 }

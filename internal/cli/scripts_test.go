@@ -85,6 +85,7 @@ func TestMain(m *testing.M) {
 //	sshd NAME [HOME]          a host behind ssh: $NAME is what the script's ssh calls it; ~ there is HOME
 //	nginx NAME DIR [OPTION…]  a web server that publishes the directory: $NAME is its host and port, ${NAME}_CA a file with its
 //	                          authority; lists lets it give lists, basic asks for the password of the user dogestry
+//	rsyncd NAME               a real rsync server of served/: $NAME is its host and port (rsyncdCommand)
 //	policy NAME BUCKET        sets a policy of docs/s3.md: for a new user, who is then in $AWS_ACCESS_KEY_ID and so on,
 //	                          or for everybody, if the NAME begins with "public "
 //
@@ -144,6 +145,7 @@ func testScripts(t *testing.T, engine *enginetest.Engine, patterns []string) {
 			"registry": registryCommand(t),
 			"sshd":     sshdCommand(t),
 			"nginx":    nginxCommand(t),
+			"rsyncd":   rsyncdCommand(t),
 			"policy":   policyCommand(t.Context(), s3test.For(t)),
 		},
 	})

@@ -26,7 +26,7 @@ func (r *Repo) OpenRange(ctx context.Context, layer remote.Layer, offset, n int6
 	if offset < 0 {
 		return nil, fault.New(fault.Other, "layer %s has no byte %d", layer.Digest.Short(), offset)
 	}
-	body, err := r.store.Get(ctx, layer.Object, offset, n)
+	body, err := storage.Part(ctx, r.store, layer.Object, offset, n)
 	if errors.Is(err, storage.ErrNotFound) { // since Look
 		return nil, r.incomplete(missingObject(layer.Object))
 	}

@@ -221,7 +221,7 @@ func (u *uploadReader) next() (err error) {
 	if len(u.pieces) == 0 {
 		return io.EOF
 	}
-	u.body, err = u.repo.store.Get(u.ctx, uploadKey(u.id, pieceName(u.pieces[0].offset)), 0, u.pieces[0].size)
+	u.body, err = storage.Part(u.ctx, u.repo.store, uploadKey(u.id, pieceName(u.pieces[0].offset)), 0, u.pieces[0].size)
 	u.left = u.pieces[0].size
 	if errors.Is(err, storage.ErrNotFound) {
 		return u.repo.noUpload(u.id)

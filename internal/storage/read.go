@@ -13,6 +13,9 @@ var ErrTooLarge = errors.New("too large")
 // Read returns all of an object that is to have most bytes at most. It reads one
 // byte more, and fails with ErrTooLarge where there is one.
 func Read(ctx context.Context, s Store, key string, most int64) ([]byte, error) {
+	if small, ok := s.(SmallReader); ok {
+		return small.ReadSmall(ctx, key, most)
+	}
 	r, err := s.Get(ctx, key, 0, most+1)
 	if err != nil {
 		return nil, err
@@ -26,6 +29,33 @@ func Read(ctx context.Context, s Store, key string, most int64) ([]byte, error) 
 		return nil, fmt.Errorf("%s: %w: more than %d bytes", key, ErrTooLarge, most)
 	}
 	return b, nil
+}
+
+// Part is Get, also of a store without ranges: what lies before the part is read, then,
+// and thrown away.
+func Part(ctx context.Context, s Store, key string, offset, length int64) (io.ReadCloser, error) {
+	r, err := s.Get(ctx, key, offset, length)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return r, err
+	}
+	if offset < 0 {
+		return nil, err
+	}
+	if r, err = s.Get(ctx, key, 0, -1); err != nil {
+		return nil, err
+	}
+	if _, err := io.CopyN(io.Discard, r, offset); err != nil && err != io.EOF {
+		return nil, errors.Join(err, r.Close())
+	}
+	if length < 0 {
+		return r, nil
+	}
+	return part{io.LimitReader(r, length), r}, nil
+}
+
+type part struct {
+	io.Reader
+	io.Closer
 }
 
 // ReadFull fills p. Its error is body's, io.EOF as it is, or Ended once ctx has; it

@@ -49,7 +49,8 @@ type Store interface {
 	// negative. Fewer come where the object ends earlier, none where offset is at
 	// its end or beyond; a negative offset is an error. The caller closes the
 	// reader, also to stop early. ErrNotFound. An object replaced or deleted while
-	// it is read gives its old bytes or an error.
+	// it is read gives its old bytes or an error. A store without ranges returns
+	// errors.ErrUnsupported for all but (0, -1): who can do with that uses Read or Part.
 	Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 
 	// Put publishes all of body under key, or nothing. Where body or ctx fails
@@ -164,6 +165,14 @@ type Follower interface {
 type Growing interface {
 	io.ReaderAt
 	io.Closer
+}
+
+// SmallReader is a Store that reads small objects in another way than Get does, which
+// may be cheaper where several are read at once. Read asks for it.
+type SmallReader interface {
+	// ReadSmall returns all of an object that is to have most bytes at most. ErrNotFound,
+	// ErrTooLarge.
+	ReadSmall(ctx context.Context, key string, most int64) ([]byte, error)
 }
 
 // Sized is a body of which it is known how long it can be at most. A store that

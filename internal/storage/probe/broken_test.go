@@ -107,7 +107,7 @@ func brokenStores() []brokenStore {
 			keys[5].Size++
 			return keys
 		})},
-		{check: "ranges", name: "none", status: Unsupported, detail: "unsupported operation", open: one(func(s *bent, inner *mem.Store) {
+		{check: "ranges", name: "none", status: Unsupported, detail: "from their beginning to their end only", open: one(func(s *bent, inner *mem.Store) {
 			s.get = func(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 				if offset != 0 || length >= 0 {
 					return nil, errors.ErrUnsupported

@@ -89,29 +89,30 @@ type check struct {
 	name     string
 	needed   string
 	required bool
+	mayLack  bool     // a store that says that it cannot is good without it
 	after    []string // without these it would tell nothing
 	run      func(*probe, context.Context) (detail string, err error)
 }
 
 // checks are all, in order: what fails first explains the most.
 var checks = []check{
-	{"read", "list, pull", true, nil, (*probe).read},
-	{"write", "push", true, nil, (*probe).write},
-	{"read back", "push, pull", true, []string{"write"}, (*probe).readBack},
-	{"empty object", "push", true, []string{"read back"}, (*probe).empty},
-	{"size and time", "push, pull", true, []string{"read back"}, (*probe).stat},
-	{"clock", "gc", false, []string{"size and time"}, (*probe).clock},
-	{"list", "push, list, gc", true, []string{"read back"}, (*probe).list},
-	{"ranges", "push, pull", true, []string{"read back"}, (*probe).ranges},
-	{"whole overwrite", "push, pull", true, []string{"read back"}, (*probe).overwrite},
-	{"failed upload", "push", true, []string{"read back"}, (*probe).failedUpload},
-	{"large object", "push, pull", true, []string{"read back"}, (*probe).large},
-	{"delete", "push, gc", true, []string{"read back"}, (*probe).delete},
-	{"read after write", "push, pull", true, []string{"delete"}, (*probe).readAfterWrite},
-	{"list after write", "push, list, gc", true, []string{"delete", "list"}, (*probe).listAfterWrite},
-	{"create if absent", "push --if-absent", false, []string{"read back"}, (*probe).create},
-	{"compare and swap", "gc beside pushes", false, []string{"read back"}, (*probe).swap},
-	{"left-overs", "check --sweep", false, []string{"failed upload"}, (*probe).leftovers},
+	{"read", "list, pull", true, false, nil, (*probe).read},
+	{"write", "push", true, false, nil, (*probe).write},
+	{"read back", "push, pull", true, false, []string{"write"}, (*probe).readBack},
+	{"empty object", "push", true, false, []string{"read back"}, (*probe).empty},
+	{"size and time", "push, pull", true, false, []string{"read back"}, (*probe).stat},
+	{"clock", "gc", false, false, []string{"size and time"}, (*probe).clock},
+	{"list", "push, list, gc", true, false, []string{"read back"}, (*probe).list},
+	{"ranges", "push, pull", true, true, []string{"read back"}, (*probe).ranges},
+	{"whole overwrite", "push, pull", true, false, []string{"read back"}, (*probe).overwrite},
+	{"failed upload", "push", true, false, []string{"read back"}, (*probe).failedUpload},
+	{"large object", "push, pull", true, false, []string{"read back"}, (*probe).large},
+	{"delete", "push, gc", true, false, []string{"read back"}, (*probe).delete},
+	{"read after write", "push, pull", true, false, []string{"delete"}, (*probe).readAfterWrite},
+	{"list after write", "push, list, gc", true, false, []string{"delete", "list"}, (*probe).listAfterWrite},
+	{"create if absent", "push --if-absent", false, false, []string{"read back"}, (*probe).create},
+	{"compare and swap", "gc beside pushes", false, false, []string{"read back"}, (*probe).swap},
+	{"left-overs", "check --sweep", false, false, []string{"failed upload"}, (*probe).leftovers},
 }
 
 func (p *probe) run(ctx context.Context, o Options) ([]Result, error) {
@@ -132,6 +133,7 @@ func (p *probe) run(ctx context.Context, o Options) ([]Result, error) {
 			}
 			r.Took = time.Since(start)
 			r.settle(detail, err)
+			r.Required = c.required && !(c.mayLack && r.Status == Unsupported)
 		}
 		status[c.name] = r.Status
 		results = append(results, r)

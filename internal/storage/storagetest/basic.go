@@ -119,7 +119,7 @@ func (s *suite) ranges() {
 	}
 	// Early Close, and many readers of one object at once.
 	var open []io.ReadCloser
-	for range 20 {
+	for range s.rounds(20) {
 		r, err := s.A.Get(s.ctx(), "object", 0, -1)
 		if err != nil {
 			s.Fatal(err)
@@ -185,20 +185,18 @@ var oddKeys = []string{
 
 func (s *suite) oddKeys() {
 	keys := oddKeys
-	for i, key := range keys {
-		s.put(key, bytesOf(i, 100))
-	}
-	for i, key := range keys {
-		s.holds(key, bytesOf(i, 100))
-		s.lists(key, key)
-	}
+	s.putAll(keys)
+	s.each(len(keys), func(i int) {
+		s.holds(keys[i], bytesOf(i, 100))
+		s.lists(keys[i], keys[i])
+	})
 	s.lists("", keys...)
-	for _, key := range keys {
-		if err := s.B.Delete(s.ctx(), key); err != nil {
-			s.Errorf("delete %q: %v", key, err)
+	s.each(len(keys), func(i int) {
+		if err := s.B.Delete(s.ctx(), keys[i]); err != nil {
+			s.Errorf("delete %q: %v", keys[i], err)
 		}
-		s.absent(key)
-	}
+		s.absent(keys[i])
+	})
 	s.lists("")
 }
 

@@ -129,7 +129,7 @@ func (s *suite) readersBesideOverwriter() {
 			return nil
 		})
 	}
-	for i := range 60 {
+	for i := range s.rounds(60) {
 		if err := s.side(i).Put(s.ctx(), "object", bytes.NewReader(bodies[i%3])); err != nil {
 			s.Error(err)
 		}
@@ -145,7 +145,8 @@ func (s *suite) readersBesideOverwriter() {
 
 // deleteBesidePut proves that a Put does not fail because what is beside it, or above it, goes.
 func (s *suite) deleteBesidePut() {
-	const workers, rounds = 4, 40
+	const workers = 4
+	rounds := s.rounds(40)
 	var group errgroup.Group
 	for i := range workers {
 		store := s.side(i)

@@ -24,22 +24,25 @@ func (s *suite) list() {
 	if !s.Conflicts {
 		keys = append(keys, "a/b", "a/b/c", "b")
 	}
-	for i, key := range keys {
-		s.put(key, bytesOf(i, i))
-	}
+	s.each(len(keys), func(i int) {
+		if err := s.A.Put(s.ctx(), keys[i], bytes.NewReader(bytesOf(i, i))); err != nil {
+			s.Errorf("put %s: %v", keys[i], err)
+		}
+	})
 	s.lists("", keys...)
-	for _, prefix := range []string{
+	prefixes := []string{
 		"a", "a-", "a/", "a.", "a.b", "a.b/", "aa", "aa/", "aa/b", "aa/b/", "aa/b/c", "aa/b/c-d", "aa/b/c-dd", "b", "b/", "b/c", "b/c/",
 		"b/c/e", "b/c/e/", "im", "images", "images/", "images/0", "images/00", "images/0/", "x", "x/y", "z~", "~", " ", "%", "Z", "A", "a!", "a!/",
-	} {
+	}
+	s.each(len(prefixes), func(i int) {
 		var want []string
 		for _, key := range keys {
-			if strings.HasPrefix(key, prefix) {
+			if strings.HasPrefix(key, prefixes[i]) {
 				want = append(want, key)
 			}
 		}
-		s.lists(prefix, want...)
-	}
+		s.lists(prefixes[i], want...)
+	})
 	for _, prefix := range []string{"/", "//", "a//", ".", "..", "../", "./", "a/../", "aa/./b", "/a", "\x00", "é", "aa/b/c/", "images/0/json/", strings.Repeat("long", 400)} {
 		s.lists(prefix) // no key begins so
 	}
@@ -89,6 +92,9 @@ func (s *suite) listMany() {
 	want = slices.Compact(want)
 	var group errgroup.Group
 	group.SetLimit(8)
+	if s.Slow {
+		group.SetLimit(len(want))
+	}
 	for i, key := range want {
 		group.Go(func() error { return s.side(i).Put(s.ctx(), key, strings.NewReader(key)) })
 	}
@@ -111,18 +117,17 @@ func (s *suite) listMany() {
 // in it, once and in order, whatever else comes and goes.
 func (s *suite) listWhileWriting() {
 	var stay []string
-	for i := range 60 {
+	n := s.rounds(60)
+	for i := range n {
 		stay = append(stay, fmt.Sprintf("stay/%02d/object", i), fmt.Sprintf("flat/%02d-stay", i))
 	}
-	for _, key := range stay {
-		s.put(key, []byte(key))
-	}
+	s.putAll(stay)
 	ctx, stop := context.WithCancel(s.ctx())
 	defer stop()
 	var group errgroup.Group
 	group.Go(func() error {
 		for i := 0; ctx.Err() == nil; i++ {
-			for _, key := range []string{fmt.Sprintf("flat/%02d-go", i%60), fmt.Sprintf("stay/%02d/go", i%60), fmt.Sprintf("stay/%02d-go/x", i%60)} {
+			for _, key := range []string{fmt.Sprintf("flat/%02d-go", i%n), fmt.Sprintf("stay/%02d/go", i%n), fmt.Sprintf("stay/%02d-go/x", i%n)} {
 				if err := s.B.Put(s.ctx(), key, strings.NewReader("x")); err != nil {
 					return err
 				}
@@ -133,7 +138,7 @@ func (s *suite) listWhileWriting() {
 		}
 		return nil
 	})
-	for range 30 {
+	for range s.rounds(30) {
 		got := map[string]bool{}
 		last := ""
 		for info, err := range s.A.List(s.ctx(), "") {
