@@ -16,22 +16,28 @@ func (a *app) versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Show the version",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			v := struct {
-				Version  string `json:"version"`
-				Format   string `json:"format"`
-				Go       string `json:"go"`
-				Platform string `json:"platform"`
-				Revision string `json:"revision,omitempty"`
-			}{Version, "2.0", runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, revision()}
-			if a.json {
-				a.printJSON(v)
-				return nil
-			}
-			_, err := fmt.Fprintf(a.out, "dogestry %s (repository format %s, %s, %s)\n", v.Version, v.Format, v.Go, v.Platform)
-			return err
-		},
+		RunE:  func(*cobra.Command, []string) error { return a.printVersion() },
 	}
+}
+
+func (a *app) printVersion() error {
+	v := struct {
+		Version  string `json:"version"`
+		Format   string `json:"format"`
+		Go       string `json:"go"`
+		Platform string `json:"platform"`
+		Revision string `json:"revision,omitempty"`
+	}{Version, "2.0", runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, revision()}
+	if a.json {
+		a.printJSON(v)
+		return nil
+	}
+	commit := ""
+	if v.Revision != "" {
+		commit = "commit " + v.Revision + ", "
+	}
+	_, err := fmt.Fprintf(a.out, "dogestry %s (%srepository format %s, %s, %s)\n", v.Version, commit, v.Format, v.Go, v.Platform)
+	return err
 }
 
 func revision() string {
