@@ -37,13 +37,14 @@ func (p platform) program() string {
 
 // release is one that is being made in dir.
 type release struct {
-	dir, version string
-	at           time.Time // all files bear it
+	dir, version, commit string
+	at                   time.Time // all files bear it
 }
 
 // buildFlags are those of `make build`, which a test compares.
-func buildFlags(version string) []string {
-	return []string{"-trimpath", "-ldflags", "-s -w -X github.com/dogestry/dogestry/internal/cli.Version=" + version}
+func buildFlags(version, commit string) []string {
+	const variables = "-X github.com/dogestry/dogestry/internal/cli."
+	return []string{"-trimpath", "-ldflags", "-s -w " + variables + "Version=" + version + " " + variables + "Commit=" + commit}
 }
 
 // make writes the archives and the bills.
@@ -83,7 +84,8 @@ func (r release) pack(ctx context.Context, p platform, documents []file) error {
 	}
 	defer os.RemoveAll(work)
 	binary := filepath.Join(work, p.program())
-	build := exec.CommandContext(ctx, "go", slices.Concat([]string{"build"}, buildFlags(r.version), []string{"-o", binary, "./cmd/dogestry"})...)
+	// What Go notes of a clone it does not of an archive of the same sources.
+	build := exec.CommandContext(ctx, "go", slices.Concat([]string{"build", "-buildvcs=false"}, buildFlags(r.version, r.commit), []string{"-o", binary, "./cmd/dogestry"})...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS="+p.os, "GOARCH="+p.arch, "GOAMD64=v1", "GOARM64=v8.0")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
@@ -98,7 +100,7 @@ func (r release) pack(ctx context.Context, p platform, documents []file) error {
 		return err
 	}
 	name := fmt.Sprintf("dogestry_%s_%s_%s", r.version, p.os, p.arch)
-	bill, err := billOf(info, r.version, r.at, content)
+	bill, err := billOf(info, r.version, r.commit, r.at, content)
 	if err != nil {
 		return err
 	}

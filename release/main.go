@@ -32,6 +32,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
 	dir := flags.String("o", "bin/release", "the `directory` to write, which is made anew")
 	version := flags.String("version", "", "the version that the program tells")
+	commit := flags.String("commit", "", "the commit that the program tells, in full")
 	docs := flags.Bool("docs", false, "write the man pages and completions alone")
 	sums := flags.Bool("sums", false, "write SHA256SUMS of what lies in the directory, and nothing else")
 	only := flags.String("only", "", "one `os/arch`, instead of all")
@@ -42,7 +43,7 @@ func run(ctx context.Context, args []string) error {
 		return writeSums(*dir)
 	}
 	if *version == "" || flags.NArg() > 0 || strings.ContainsAny(*version, "/ \t\n") {
-		return errors.New("usage: go run ./release [-o DIR] -version VERSION [-docs] [-only OS/ARCH], or [-o DIR] -sums, at the root of the sources")
+		return errors.New("usage: go run ./release [-o DIR] -version VERSION [-commit COMMIT] [-docs] [-only OS/ARCH], or [-o DIR] -sums, at the root of the sources")
 	}
 	at, err := commitTime(ctx)
 	if err != nil {
@@ -59,7 +60,7 @@ func run(ctx context.Context, args []string) error {
 	if err := os.RemoveAll(*dir); err != nil {
 		return err
 	}
-	r := release{dir: *dir, version: *version, at: at}
+	r := release{dir: *dir, version: *version, commit: *commit, at: at}
 	return r.make(ctx, targets)
 }
 

@@ -35,7 +35,7 @@ func TestFlagsOfMake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flags := buildFlags("$(VERSION)")
+	flags := buildFlags("$(VERSION)", "$(COMMIT)")
 	want := fmt.Sprintf("CGO_ENABLED=0 go build %s %s %q -o bin/dogestry ./cmd/dogestry\n", flags[0], flags[1], flags[2])
 	if !strings.Contains(string(makefile), want) {
 		t.Errorf("the Makefile has no line %q", want)
@@ -150,9 +150,9 @@ func TestBill(t *testing.T) {
 			{Path: "go.example/z", Version: "v1.2.3", Sum: "h1:abc="},
 			{Path: "github.com/Microsoft/go-winio", Version: "v29.9.3+incompatible"},
 		},
-		Settings: []debug.BuildSetting{{Key: "-ldflags", Value: "-s"}, {Key: "GOOS", Value: "linux"}, {Key: "vcs.revision", Value: "12ab"}},
+		Settings: []debug.BuildSetting{{Key: "-ldflags", Value: "-s"}, {Key: "GOOS", Value: "linux"}},
 	}
-	out, err := billOf(info, "1.0.0", someTime, []byte("a program"))
+	out, err := billOf(info, "1.0.0", "12ab", someTime, []byte("a program"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,15 +179,15 @@ func TestBill(t *testing.T) {
 	if diff := cmp.Diff([]hash{{"SHA-256", hex.EncodeToString(sum[:])}}, app.Hashes); diff != "" {
 		t.Errorf("hashes of the program (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]property{{"go:GOOS", "linux"}, {"go:vcs.revision", "12ab"}}, app.Properties); diff != "" {
+	if diff := cmp.Diff([]property{{"go:GOOS", "linux"}, {"git:commit", "12ab"}}, app.Properties); diff != "" {
 		t.Errorf("properties (-want +got):\n%s", diff)
 	}
-	other, err := billOf(info, "1.0.0", someTime, []byte("another program"))
+	other, err := billOf(info, "1.0.0", "12ab", someTime, []byte("another program"))
 	if err != nil || bytes.Equal(out, other) {
 		t.Errorf("another program has the same bill, or %v", err)
 	}
 	info.Deps[0].Replace = &debug.Module{Path: "../z"}
-	if _, err := billOf(info, "1.0.0", someTime, nil); err == nil {
+	if _, err := billOf(info, "1.0.0", "12ab", someTime, nil); err == nil {
 		t.Error("a replaced module is listed as the one that it replaces")
 	}
 }
@@ -290,7 +290,7 @@ func TestRelease(t *testing.T) {
 	work := t.TempDir()
 	t.Setenv("SOURCE_DATE_EPOCH", fmt.Sprint(someTime.Unix()))
 	t.Chdir("..")
-	if err := run(t.Context(), []string{"-o", work, "-version", "such-version", "-only", runtime.GOOS + "/" + runtime.GOARCH}); err != nil {
+	if err := run(t.Context(), []string{"-o", work, "-version", "such-version", "-commit", "such-commit", "-only", runtime.GOOS + "/" + runtime.GOARCH}); err != nil {
 		t.Fatal(err)
 	}
 	name := "dogestry_such-version_" + runtime.GOOS + "_" + runtime.GOARCH
@@ -299,7 +299,7 @@ func TestRelease(t *testing.T) {
 	}
 	program := filepath.Join(work, name, "dogestry")
 	out, err := exec.CommandContext(t.Context(), program, "--version").CombinedOutput()
-	if err != nil || !strings.HasPrefix(string(out), "dogestry such-version (") || !strings.Contains(string(out), runtime.Version()) {
+	if err != nil || !strings.HasPrefix(string(out), "dogestry such-version (commit such-commit, ") || !strings.Contains(string(out), runtime.Version()) {
 		t.Errorf("--version: %q, %v", out, err)
 	}
 	for _, f := range []string{"LICENSE", "README.md", "man/man1/dogestry.1", "completions/zsh/_dogestry"} {

@@ -52,7 +52,7 @@ type property struct {
 
 // billOf lists what is linked into a program: the modules that Go has noted in it, which
 // are fewer than those of go.mod, and the standard library.
-func billOf(info *debug.BuildInfo, version string, at time.Time, program []byte) ([]byte, error) {
+func billOf(info *debug.BuildInfo, version, commit string, at time.Time, program []byte) ([]byte, error) {
 	sum := sha256.Sum256(program)
 	of := packageURL(info.Main.Path, version)
 	b := bill{
@@ -67,9 +67,12 @@ func billOf(info *debug.BuildInfo, version string, at time.Time, program []byte)
 	}
 	for _, s := range info.Settings {
 		switch s.Key {
-		case "GOOS", "GOARCH", "vcs.revision", "vcs.modified":
+		case "GOOS", "GOARCH":
 			b.Metadata.Component.Properties = append(b.Metadata.Component.Properties, property{"go:" + s.Key, s.Value})
 		}
+	}
+	if commit != "" {
+		b.Metadata.Component.Properties = append(b.Metadata.Component.Properties, property{"git:commit", commit})
 	}
 	std := strings.TrimPrefix(info.GoVersion, "go")
 	std, _, _ = strings.Cut(std, " ")

@@ -8,8 +8,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Version is set by the build (-ldflags -X).
-var Version = "dev"
+// Version and Commit are set by the build (-ldflags -X).
+var (
+	Version = "dev"
+	Commit  string // in full; "" where only Go has noted it, or nobody
+)
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -41,6 +44,9 @@ func (a *app) printVersion() error {
 }
 
 func revision() string {
+	if Commit != "" {
+		return Commit
+	}
 	info, _ := debug.ReadBuildInfo()
 	if info == nil {
 		return ""
