@@ -271,7 +271,8 @@ func TestCompletions(t *testing.T) {
 	if err := writeDocuments(dir, "1.0.0", someTime); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), "bash", "-n", filepath.Join(dir, "completions/bash/dogestry")).CombinedOutput(); err != nil {
+	out, err := exec.CommandContext(t.Context(), "bash", "-c", `source "$1" && complete -p dogestry`, "bash", filepath.Join(dir, "completions/bash/dogestry")).CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), " dogestry\n") {
 		t.Errorf("bash: %v\n%s", err, out)
 	}
 	for _, name := range []string{"completions/zsh/_dogestry", "completions/fish/dogestry.fish", "completions/powershell/dogestry.ps1", "man/man1/dogestry-push.1"} {
