@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
 GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 
 # All packages, those first whose tests take longest: the others fit beside them.
@@ -13,7 +14,7 @@ LIST_ENGINES = go test -count=1 -run '^TestKindsOnThisMachine$$' -v ./internal/e
 
 .PHONY: build
 build: ## build bin/dogestry, static
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/dogestry/dogestry/internal/cli.Version=$(VERSION)" -o bin/dogestry ./cmd/dogestry
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/dogestry/dogestry/internal/cli.Version=$(VERSION) -X github.com/dogestry/dogestry/internal/cli.Commit=$(COMMIT)" -o bin/dogestry ./cmd/dogestry
 
 IMAGE ?= dogestry:$(VERSION)
 
@@ -22,6 +23,33 @@ image: ## a container image of dogestry, without a network; IMAGE=name:tag choos
 	script/bootstrap engine
 	CGO_ENABLED=0 GOOS=linux $(MAKE) --no-print-directory build
 	script/image $(IMAGE)
+
+.PHONY: man
+man: ## man pages in bin/man/man1, and completions in bin/completions
+	rm -rf bin/man bin/completions
+	go run ./release -docs -version $(VERSION) -o bin
+
+.PHONY: deb
+deb: ## a Debian package for this machine's architecture, bin/deb/dogestry_VERSION_ARCH.deb
+	go run ./release -o bin/deb -version $(VERSION) -commit "$(COMMIT)" -only linux/$(shell go env GOARCH)
+	script/deb bin/deb/dogestry_$(VERSION)_linux_$(shell go env GOARCH).tar.gz
+
+.PHONY: test-deb
+test-deb: ## the Debian package installed, run, upgraded, removed and purged in a fresh Debian with systemd; as root
+	script/bootstrap deb
+	$(MAKE) --no-print-directory deb
+	script/test-deb bin/deb/dogestry_*.deb
+
+.PHONY: release
+release: ## archives and packages for all systems, bills of materials, notes and SHA256SUMS, in bin/release
+	go run ./release -version $(VERSION) -commit "$(COMMIT)"
+	for arch in amd64 arm64; do script/deb bin/release/dogestry_$(VERSION)_linux_$$arch.tar.gz; done
+	script/changelog $(VERSION) >bin/release/NOTES.md
+	go run ./release -sums
+
+.PHONY: test-release
+test-release: ## vet for all systems; then two releases of the last commit, made in two clones, have the same bytes
+	script/test-release
 
 .PHONY: demo
 demo: ## the whole journey on a small real image

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -127,7 +126,7 @@ func (b *bench) time(c command) time.Duration {
 			return 0
 		}
 	}
-	syscall.Sync()
+	flush()
 	cmd := exec.CommandContext(b.ctx, c.args[0], c.args[1:]...)
 	cmd.Env = append(os.Environ(), "DOCKER_HOST="+b.engine.Host, "XDG_CACHE_HOME="+filepath.Join(b.dir, "cache"))
 	cmd.Env = append(cmd.Env, b.env...)
@@ -140,8 +139,8 @@ func (b *bench) time(c command) time.Duration {
 		b.err = fmt.Errorf("%s: %w\n%s", strings.Join(c.args, " "), err, stderr.Bytes())
 		return 0
 	}
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok && c.args[0] == b.dogestry {
-		b.peak[b.kind()] = max(b.peak[b.kind()], usage.Maxrss*1024)
+	if c.args[0] == b.dogestry {
+		b.peak[b.kind()] = max(b.peak[b.kind()], peakMemory(cmd.ProcessState))
 	}
 	return took
 }

@@ -13,10 +13,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dogestry/dogestry/internal/cli"
 	"github.com/dogestry/dogestry/internal/enginetest"
 )
 
-func TestMain(m *testing.M) { enginetest.Main(m) }
+// asProgram names the environment variable that makes this test binary dogestry.
+const asProgram = "DOGESTRY_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	enginetest.Main(m)
+}
 
 // TestUnit: systemd understands every line of the units, and calls them hardened. Where there is no
 // systemd, its lines are looked at by nobody.

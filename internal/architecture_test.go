@@ -26,6 +26,7 @@ type rule struct {
 
 var rules = []rule{
 	{"../cmd/dogestry", []string{"cli"}},
+	{"../release", []string{"cli"}},
 	{"cli", []string{
 		"cli/progress", "config", "compose", "agent", "fleet", "transfer", "catalog", "names", "retention", "trust", "signature", "verify", "original", "readthrough", "repo", "registry/client", "registry/server", "registry/front", "registry/page", "layout", "dockerarchive", "engine", "remote", "codec", "storage", "storage/*", "sealed", "lockfile", "image", "fault",
 	}},

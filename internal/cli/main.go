@@ -187,7 +187,12 @@ type app struct {
 	lock     io.Closer // nil where none is held
 }
 
+// Tree returns the commands and their flags, for who writes about them: manual pages, completions.
+// It is new with each call, and not there to be executed; [Main] does that.
+func Tree() *cobra.Command { return (&app{}).root() }
+
 func (a *app) root() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "dogestry COMMAND",
 		Short: "Store and ship Docker images with nothing but a directory or a bucket",
@@ -197,11 +202,17 @@ has to be up. A registry can be one, too.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noSuchCommand,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if version {
+				return a.printVersion()
+			}
+			return c.Help()
+		},
 
 		SuggestionsMinimumDistance: 2,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
+	root.Flags().BoolVar(&version, "version", false, "show the version")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the result, or the error, as one JSON document on stdout")
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "print results and errors only")
 	root.PersistentFlags().BoolVar(&a.debug, "debug", false, "log what happens inside, on stderr")

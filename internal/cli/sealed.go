@@ -64,6 +64,9 @@ func (a *app) setSeal(c *cobra.Command, conf *config.Config) (err error) {
 // contactsNothing reports whether a command needs no configuration: it prints what
 // the program knows by itself.
 func contactsNothing(c *cobra.Command) bool {
+	if !c.HasParent() {
+		return true // help, or the version
+	}
 	for ; c.HasParent(); c = c.Parent() {
 		switch name := c.Name(); {
 		case name == "help", name == "completion", name == "version", strings.HasPrefix(name, "__"):

@@ -30,7 +30,7 @@ func TestStatic(t *testing.T) {
 		t.Fatal("the Makefile has no line that builds bin/dogestry")
 	}
 	program := filepath.Join(t.TempDir(), "dogestry")
-	command := strings.ReplaceAll(string(line[1]), "$(VERSION)", "such-version") + " -o '" + program + "' " + string(line[2])
+	command := strings.NewReplacer("$(VERSION)", "such-version", "$(COMMIT)", "such-commit").Replace(string(line[1])) + " -o '" + program + "' " + string(line[2])
 	build := exec.CommandContext(t.Context(), "sh", "-c", command)
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
@@ -49,7 +49,7 @@ func TestStatic(t *testing.T) {
 	if libraries, err := f.ImportedLibraries(); err != nil || len(libraries) > 0 {
 		t.Errorf("it needs %q (error: %v)", libraries, err)
 	}
-	if out, err := exec.CommandContext(t.Context(), program, "version").CombinedOutput(); err != nil || !strings.Contains(string(out), "such-version") {
-		t.Errorf("dogestry version: %v\n%s", err, out)
+	if out, err := exec.CommandContext(t.Context(), program, "--version").CombinedOutput(); err != nil || !strings.Contains(string(out), "dogestry such-version (commit such-commit, ") {
+		t.Errorf("dogestry --version: %v\n%s", err, out)
 	}
 }

@@ -1,9 +1,10 @@
+//go:build unix
+
 package repo_test
 
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -425,17 +426,4 @@ func TestRecipeBlobs(t *testing.T) {
 	if _, err := byRecipe(t, dir, "blobs/manifest"); err == nil || !strings.Contains(err.Error(), "incomplete copy: entry "+img.DiffIDs()[2].Hex()+" is missing") {
 		t.Errorf("a layer without json: %v", err)
 	}
-}
-
-func gzipped(t *testing.T, b []byte) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
-	if _, err := w.Write(b); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
 }
