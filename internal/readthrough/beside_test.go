@@ -11,7 +11,7 @@ import (
 )
 
 // TestBeside: what may change is the remote's, at each time; of a remote that has no
-// such things there is nothing.
+// such things there is nothing, or it is said that nobody knows.
 func TestBeside(t *testing.T) {
 	p := newProbe(t)
 	img := pushed(t, p, "app:1") // without layers, so that the manifest below needs none
@@ -26,6 +26,12 @@ func TestBeside(t *testing.T) {
 			n++
 		}
 		for _, err := range s.(remote.Members).Members(t.Context(), "") {
+			if s == bare { // nobody knows, which is not none: a mirror would remove all
+				if !errors.Is(err, errors.ErrUnsupported) {
+					t.Errorf("it lists what belongs to repositories: %v", err)
+				}
+				continue
+			}
 			must(t, err)
 			n++
 		}
@@ -60,6 +66,13 @@ func TestBeside(t *testing.T) {
 	}
 	if n := count(from); n != 5 {
 		t.Errorf("there are %d things, and not 5", n)
+	}
+	asked := 0
+	for range bare.Members(t.Context(), "") {
+		asked++
+	}
+	if asked != 1 {
+		t.Errorf("of a remote that does not know its members are told %d things", asked)
 	}
 	if n := count(bare); n != 0 {
 		t.Errorf("of a remote that has no such things there are %d", n)
