@@ -203,8 +203,7 @@ func hasPassword(said string) bool {
 		_, has := u.User.Password()
 		return has
 	}
-	authority, _, _ := strings.Cut(rest, "/")
-	user, _, ok := strings.Cut(authority, "@")
+	user, _, ok := strings.Cut(rest, "@") // also with a slash in it, as secrets of AWS have
 	return ok && strings.Contains(user, ":")
 }
 

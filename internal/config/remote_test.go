@@ -106,6 +106,7 @@ func TestMistakesInNames(t *testing.T) {
 		"remotes:\n  a: /x\n  a: /y":                          ":3: a is there twice",
 		"remotes:\n  a: s3://me:secret@bucket/x":              ":2: a remote's URL (s3://…) has a password in it",
 		"remotes:\n  a: 's3://me:se cret%@bucket/x'":          ":2: a remote's URL (s3://…) has a password in it",
+		"remotes:\n  a: s3://me:se/cret@bucket/x":             ":2: a remote's URL (s3://…) has a password in it",
 		"remotes:\n  a: registry.example:5000/x":              ":2: \"registry.example:5000/x\" is neither a URL",
 		"remotes:\n  a: oci:dir":                              ":2: \"oci:dir\" is neither a URL",
 		"remotes:\n  a: {url: /x, parallel: 0}":               ":2: parallel: it is no number of layers",
@@ -128,9 +129,11 @@ func TestMistakesInNames(t *testing.T) {
 			t.Errorf("it shows the password: %v", err)
 		}
 	}
-	for variable, value := range map[string]string{
-		"DOGESTRY_REMOTES": "prod", "DOGESTRY_PARALLEL": "0", "DOGESTRY_ENGINES": "web=tcp://me:secret@a:1", "DOGESTRY_COMPRESSION": "lzma", "DOGESTRY_ENGINE": "tcp://me:secret@a:1",
+	for _, set := range []string{
+		"DOGESTRY_REMOTES=prod", "DOGESTRY_PARALLEL=0", "DOGESTRY_ENGINES=web=tcp://me:secret@a:1", "DOGESTRY_COMPRESSION=lzma", "DOGESTRY_ENGINE=tcp://me:secret@a:1",
+		"DOGESTRY_REMOTES=a=s3://b c=http://me:secret@d/", "DOGESTRY_REMOTES=http://me:secret@d/?a=b", "DOGESTRY_REMOTES=a=s3://me:se/secret@b", "DOGESTRY_ENGINES=web=ssh://a,tcp://me:secret@b:1",
 	} {
+		variable, value, _ := strings.Cut(set, "=")
 		s, _ := given(t, "", "", map[string]string{variable: value})
 		if _, err := Load(s); !fault.Is(err, fault.Usage) || !strings.HasPrefix(err.Error(), variable) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s=%s: %v", variable, value, err)
