@@ -199,7 +199,10 @@ func hasPassword(said string) bool {
 	if !ok {
 		return false
 	}
-	if u, err := url.Parse(said); err == nil && u.User != nil {
+	if u, err := url.Parse(said); err == nil {
+		if u.User == nil {
+			return false
+		}
 		_, has := u.User.Password()
 		return has
 	}

@@ -115,6 +115,7 @@ func TestMistakesInNames(t *testing.T) {
 		"parallel: [1]":                                       ":1: parallel is one value",
 		"limit-upload: fast":                                  ":1: limit-upload: it is no number of bytes a second",
 		"engine: tcp://me:secret@host:2375":                   ":1: engine: the URL of the engine has a password",
+		"engine: 'ssh://a,tcp://me:secret@host:2375'":         ":1: engine: the URL of the engine has a password",
 		"engines: {web: [ssh://a, 'tcp://me:secret@host:1']}": ":1: an engine of the group web has a password",
 		"engines: {web: []}":                                  ":1: the group web has no engines",
 		"engines: {web: {a: b}}":                              ":1: engines: web is the URL of an engine",
@@ -137,6 +138,15 @@ func TestMistakesInNames(t *testing.T) {
 		s, _ := given(t, "", "", map[string]string{variable: value})
 		if _, err := Load(s); !fault.Is(err, fault.Usage) || !strings.HasPrefix(err.Error(), variable) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s=%s: %v", variable, value, err)
+		}
+	}
+}
+
+// TestNoPassword: a port, and an @ in a path, are none.
+func TestNoPassword(t *testing.T) {
+	for _, u := range []string{"registry://host:5000/a@b", "s3://bucket/a:b@c", "https://host:8443/x@2", "ssh://me@host:22/x", "/a:b@c"} {
+		if hasPassword(u) {
+			t.Errorf("%s has one", u)
 		}
 	}
 }
