@@ -293,6 +293,30 @@ func TestEditFromNothing(t *testing.T) {
 	}
 }
 
+// TestEditBehindLinks: what links lead to is made where it is not there yet, and the links stay.
+func TestEditBehindLinks(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "files", "deep"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"config": filepath.Join("files", "deep"), "files/deep/config.yaml": "../second", "files/second": filepath.Join(dir, "made", "third")} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e, err := Open(filepath.Join(dir, "config", "config.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Put("a", "/x", nil)
+	if err := e.Write(); err != nil {
+		t.Fatal(err)
+	}
+	if content, err := os.ReadFile(filepath.Join(dir, "made", "third")); string(content) != "remotes:\n  a: /x\n" {
+		t.Errorf("%q, %v", content, err)
+	}
+}
+
 // FuzzEdit: what is put into any file that is understood can be read from it, and the
 // rest is as it was.
 func FuzzEdit(f *testing.F) {
