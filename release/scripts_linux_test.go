@@ -130,8 +130,10 @@ func TestPackage(t *testing.T) {
 		t.Errorf("two packages of one archive differ, or %v", err)
 	}
 	list := output(t, "dpkg-deb", "-c", filepath.Join(dir, "first", "dogestry_1.2.0_arm64.deb"))
-	for _, want := range []string{"./usr/bin/dogestry\n", "./lib/systemd/system/dogestry-serve.service\n", "./lib/systemd/system/dogestry-agent.service\n", "./etc/dogestry/agent.env\n",
-		"./usr/libexec/docker/cli-plugins/docker-dogestry -> ../../../bin/dogestry\n", "./usr/share/man/man1/dogestry-push.1.gz\n", "./usr/share/zsh/vendor-completions/_dogestry\n"} {
+	for _, want := range []string{
+		"./usr/bin/dogestry\n", "./lib/systemd/system/dogestry-serve.service\n", "./lib/systemd/system/dogestry-agent.service\n", "./etc/dogestry/agent.env\n",
+		"./usr/libexec/docker/cli-plugins/docker-dogestry -> ../../../bin/dogestry\n", "./usr/share/man/man1/dogestry-push.1.gz\n", "./usr/share/zsh/vendor-completions/_dogestry\n",
+	} {
 		if !strings.Contains(list, want) {
 			t.Errorf("it lacks %q:\n%s", want, list)
 		}
