@@ -44,6 +44,9 @@ func TestChangelog(t *testing.T) {
 	if out, err := changelog("--write", "v1.0.0"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	if out, err := changelog("v1.0.0"); err != nil || out != notes { // at its tag there are no fragments
+		t.Errorf("what is written: %v\n%s", err, out)
+	}
 	if out, err := changelog("1.1.0"); err == nil || !strings.Contains(out, "empty") {
 		t.Errorf("without fragments: %v\n%s", err, out)
 	}
@@ -58,6 +61,11 @@ func TestChangelog(t *testing.T) {
 	want := "# Changelog\n\nWhat the next release brings is in `changelog/unreleased/`, one fragment a change.\n\n## 1.1.0 (2013-12-11)\n\n- The third.\n\n" + notes
 	if err != nil || string(got) != want {
 		t.Errorf("%v\n%s", err, got)
+	}
+	for version, want := range map[string]string{"1.0.0": notes, "1.1.0": "## 1.1.0 (2013-12-11)\n\n- The third.\n"} {
+		if out, err := changelog(version); err != nil || out != want {
+			t.Errorf("what is written of %s: %v\n%s", version, err, out)
+		}
 	}
 	put("changelog/unreleased/d-empty.md", "\n")
 	if out, err := changelog("2.0.0"); err == nil || !strings.Contains(out, "d-empty.md") {
@@ -122,7 +130,10 @@ func TestPackage(t *testing.T) {
 		t.Errorf("two packages of one archive differ, or %v", err)
 	}
 	list := output(t, "dpkg-deb", "-c", filepath.Join(dir, "first", "dogestry_1.2.0_arm64.deb"))
-	for _, want := range []string{"./usr/bin/dogestry\n", "./lib/systemd/system/dogestry-serve.service\n", "./usr/share/man/man1/dogestry-push.1.gz\n", "./usr/share/zsh/vendor-completions/_dogestry\n"} {
+	for _, want := range []string{
+		"./usr/bin/dogestry\n", "./lib/systemd/system/dogestry-serve.service\n", "./lib/systemd/system/dogestry-agent.service\n", "./etc/dogestry/agent.env\n",
+		"./usr/libexec/docker/cli-plugins/docker-dogestry -> ../../../bin/dogestry\n", "./usr/share/man/man1/dogestry-push.1.gz\n", "./usr/share/zsh/vendor-completions/_dogestry\n",
+	} {
 		if !strings.Contains(list, want) {
 			t.Errorf("it lacks %q:\n%s", want, list)
 		}

@@ -66,7 +66,7 @@ func (a *app) completeNames(*cobra.Command, []string, string) ([]string, cobra.S
 func (a *app) completeImages(c *cobra.Command, args []string) []string {
 	ctx, cancel := context.WithTimeout(context.Background(), completionTime)
 	defer cancel()
-	a.errOut, a.quiet = io.Discard, true
+	a.errOut, a.quiet, a.completing = io.Discard, true, true
 	args = slices.Clone(args)
 	if a.prepare(c, args) != nil || checkRemote(args[0]) != nil {
 		return nil

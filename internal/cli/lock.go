@@ -29,6 +29,8 @@ var unlocked = []string{"list", "show", "add", "rm"} // of `dogestry remote`
 func (a *app) takeLock(c *cobra.Command, set *config.Config) error {
 	path := a.lockFile
 	switch {
+	case a.completing:
+		return nil
 	case !c.Flags().Changed(lockFlag):
 		path = set.LockFile.Value
 	case path == "":
@@ -54,6 +56,8 @@ func (a *app) takeLock(c *cobra.Command, set *config.Config) error {
 			Advise("Try again when it has ended. Without --no-wait that is waited for.")
 	case fault.Interrupted(err):
 		return err
+	case errors.Is(err, lockfile.ErrOther):
+		return fault.New(fault.Refused, "%s is no lock of dogestry's: there is something else in it", path).Advise("It is left as it is. Name a file that is not there yet, or is empty.")
 	case errors.Is(err, errors.ErrUnsupported):
 		return fault.Wrap(fault.Other, err, "cannot lock %s", path).Advise("Files cannot be locked there: name one on a disk of this machine.")
 	case errors.Is(err, fs.ErrNotExist):

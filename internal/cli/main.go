@@ -181,6 +181,8 @@ type app struct {
 	uploadLimit, downloadLimit byteRate
 	limitTyped                 bool // one of them is on the command line
 
+	completing bool // a shell wants names: nobody is asked, and nothing locked
+
 	noWait bool // for garbage collections, nor for the lock
 
 	lockFile string

@@ -171,16 +171,13 @@ func (a *app) inNames(err error) error {
 	}
 	said := map[string]bool{}
 	tell := func(text string, advice bool) string {
-		for _, n := range a.named {
-			text = replaceName(text, n.url, func() string {
-				if advice || said[n.name] {
-					return n.name
-				}
-				said[n.name] = true
-				return n.name + " (" + n.url + ")"
-			})
-		}
-		return text
+		return replaceNames(text, a.named, func(n namedRemote) string {
+			if advice || said[n.name] {
+				return n.name
+			}
+			said[n.name] = true
+			return n.name + " (" + n.url + ")"
+		})
 	}
 	message := tell(err.Error(), false)
 	f := fault.New(fault.KindOf(err), "%s", message)
@@ -192,20 +189,34 @@ func (a *app) inNames(err error) error {
 	return f
 }
 
-// replaceName replaces url where it stands alone, and does not go on as another one.
-func replaceName(text, url string, by func() string) string {
+// replaceNames replaces the URLs of remotes where they stand alone, and are no part of
+// another one. Where several begin, the longest is meant; what replaces one is not looked at again.
+func replaceNames(text string, named []namedRemote, by func(namedRemote) string) string {
 	var b strings.Builder
-	for {
-		before, after, found := strings.Cut(text, url)
-		b.WriteString(before)
-		if !found {
-			return b.String()
+	for i := 0; i < len(text); {
+		var here namedRemote
+		for _, n := range named {
+			if len(n.url) > len(here.url) && standsAlone(text, i, n.url) {
+				here = n
+			}
 		}
-		if after != "" && strings.ContainsAny(after[:1], "/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_?&=%") {
-			b.WriteString(url)
-		} else {
-			b.WriteString(by())
+		if here.url == "" {
+			b.WriteByte(text[i])
+			i++
+			continue
 		}
-		text = after
+		b.WriteString(by(here))
+		i += len(here.url)
 	}
+	return b.String()
+}
+
+// standsAlone reports whether url is in text from i on, and ends and begins there.
+func standsAlone(text string, i int, url string) bool {
+	if !strings.HasPrefix(text[i:], url) {
+		return false
+	}
+	const within = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+	before, after := text[:i], text[i+len(url):]
+	return (before == "" || !strings.Contains(within+"./:~", before[len(before)-1:])) && (after == "" || !strings.Contains(within+"/?&=%", after[:1]))
 }

@@ -26,7 +26,7 @@ func (a *app) openSSH(ctx context.Context, name string, mode access) (storage.St
 	}
 	o.UploadLimit, o.DownloadLimit = int64(a.uploadLimit), int64(a.downloadLimit)
 	o.Seal, o.Log, o.Notify = a.seal, a.log(), a.note
-	o.Ask = isTerminal(a.in)
+	o.Ask = isTerminal(a.in) && !a.completing
 	var store *ssh.Store
 	if mode == toWrite {
 		store, err = ssh.Create(ctx, o)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/cli"
@@ -49,7 +50,9 @@ func Services(ctx context.Context, files []string, o Options) ([]Service, error)
 		cli.WithoutEnvironmentResolution, cli.WithoutLabelsResolution,
 		cli.WithLoadOptions(func(l *loader.Options) { l.SkipConsistencyCheck = true }))
 	var project *types.Project
-	if err == nil {
+	if err != nil {
+		err = withoutValues(err)
+	} else {
 		project, err = options.LoadProject(ctx)
 	}
 	if err != nil {
@@ -70,6 +73,18 @@ func Services(ctx context.Context, files []string, o Options) ([]Service, error)
 		}
 	}
 	return services, nil
+}
+
+// inEnvFile is how compose-go tells of what it could not understand in .env.
+var inEnvFile = regexp.MustCompile(`^(failed to read .+?: )(line \d+: )?`)
+
+// withoutValues leaves out of an error what of .env is quoted in it: passwords are there.
+func withoutValues(err error) error {
+	found := inEnvFile.FindStringSubmatch(err.Error())
+	if found == nil {
+		return err
+	}
+	return errors.New(found[1] + found[2] + "it is not written NAME=VALUE (what is there is not shown, for it may be secret)")
 }
 
 // warnings gives to warn what compose-go would write to the process's stderr, until it

@@ -102,6 +102,13 @@ func TestMistakes(t *testing.T) {
 	if _, err := Services(t.Context(), []string{filepath.Join(dir, "missing.yaml")}, Options{}); !fault.Is(err, fault.NotFound) {
 		t.Error(err)
 	}
+	for _, content := range []string{"A=\"hushed\nB=1\n", "A B hushed\n", "A+hushed=x\n", "A=${hushed-x$\n", "A=${B:?hushed}\n"} {
+		dir := write(t, map[string]string{"compose.yaml": "services: {a: {image: b}}\n", ".env": "X=1\n" + content})
+		_, err := Services(t.Context(), []string{filepath.Join(dir, "compose.yaml")}, Options{})
+		if !fault.Is(err, fault.Usage) || !strings.Contains(err.Error(), filepath.Join(dir, ".env")) || strings.Contains(err.Error(), "hushed") {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
 	var warned []string
 	services, err := Services(t.Context(), []string{filepath.Join(dir, "unset.yaml")}, Options{Warn: func(line string) { warned = append(warned, line) }})
 	if err != nil || len(services) != 1 || services[0].Image != "app:1" || len(warned) != 1 || !strings.Contains(warned[0], "NOT_SET") {

@@ -121,9 +121,7 @@ func (e *Edit) Write() error {
 
 // replace puts content in the place of a file, at once.
 func replace(name string, content []byte) (err error) {
-	if led, err := filepath.EvalSymlinks(name); err == nil {
-		name = led
-	}
+	name = behindLinks(name)
 	mode := fs.FileMode(0o600)
 	if info, err := os.Stat(name); err == nil {
 		mode = info.Mode().Perm()
@@ -144,6 +142,21 @@ func replace(name string, content []byte) (err error) {
 		return err
 	}
 	return os.Rename(f.Name(), name)
+}
+
+// behindLinks is what a link leads to, through others, also where that is not there yet.
+func behindLinks(name string) string {
+	for range 40 { // as Linux has it
+		led, err := os.Readlink(name)
+		if err != nil {
+			break
+		}
+		if dir, err := filepath.EvalSymlinks(filepath.Dir(name)); err == nil && !filepath.IsAbs(led) {
+			led = filepath.Join(dir, led)
+		}
+		name = led
+	}
+	return name
 }
 
 // text is a node that YAML takes for a text, whatever is in it.

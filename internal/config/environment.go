@@ -49,7 +49,7 @@ func (c *Config) environment(lookup func(string) (string, bool)) error {
 			continue
 		}
 		if err := into(variable, value); err != nil {
-			if hasPassword(value) {
+			if strings.Contains(value, "@") { // a password may stand before it
 				return fault.New(fault.Usage, "%s: %s", variable, err)
 			}
 			return fault.New(fault.Usage, "%s is %.80q: %s", variable, value, err)
@@ -113,7 +113,7 @@ func (c *Config) engineVariable(variable, value string) error {
 func pairs(value string, each func(name, said string) error) error {
 	for _, pair := range strings.Fields(value) {
 		name, said, ok := strings.Cut(pair, "=")
-		if !ok || said == "" {
+		if !ok || said == "" || strings.Contains(name, "://") { // a = of a URL that has no name
 			return fault.New(fault.Usage, "names are written NAME=URL, with spaces between them")
 		}
 		if err := CheckName(name); err != nil {

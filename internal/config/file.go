@@ -253,7 +253,7 @@ func flagChecks() map[string]func(value string) error {
 			return nil
 		},
 		"engine": func(value string) error {
-			if hasPassword(value) {
+			if slices.ContainsFunc(commaList(value), hasPassword) {
 				return errors.New("the URL of the engine has a password in it")
 			}
 			return nil

@@ -199,12 +199,14 @@ func hasPassword(said string) bool {
 	if !ok {
 		return false
 	}
-	if u, err := url.Parse(said); err == nil && u.User != nil {
+	if u, err := url.Parse(said); err == nil {
+		if u.User == nil {
+			return false
+		}
 		_, has := u.User.Password()
 		return has
 	}
-	authority, _, _ := strings.Cut(rest, "/")
-	user, _, ok := strings.Cut(authority, "@")
+	user, _, ok := strings.Cut(rest, "@") // also with a slash in it, as secrets of AWS have
 	return ok && strings.Contains(user, ":")
 }
 

@@ -106,6 +106,7 @@ func TestMistakesInNames(t *testing.T) {
 		"remotes:\n  a: /x\n  a: /y":                          ":3: a is there twice",
 		"remotes:\n  a: s3://me:secret@bucket/x":              ":2: a remote's URL (s3://…) has a password in it",
 		"remotes:\n  a: 's3://me:se cret%@bucket/x'":          ":2: a remote's URL (s3://…) has a password in it",
+		"remotes:\n  a: s3://me:se/cret@bucket/x":             ":2: a remote's URL (s3://…) has a password in it",
 		"remotes:\n  a: registry.example:5000/x":              ":2: \"registry.example:5000/x\" is neither a URL",
 		"remotes:\n  a: oci:dir":                              ":2: \"oci:dir\" is neither a URL",
 		"remotes:\n  a: {url: /x, parallel: 0}":               ":2: parallel: it is no number of layers",
@@ -114,6 +115,7 @@ func TestMistakesInNames(t *testing.T) {
 		"parallel: [1]":                                       ":1: parallel is one value",
 		"limit-upload: fast":                                  ":1: limit-upload: it is no number of bytes a second",
 		"engine: tcp://me:secret@host:2375":                   ":1: engine: the URL of the engine has a password",
+		"engine: 'ssh://a,tcp://me:secret@host:2375'":         ":1: engine: the URL of the engine has a password",
 		"engines: {web: [ssh://a, 'tcp://me:secret@host:1']}": ":1: an engine of the group web has a password",
 		"engines: {web: []}":                                  ":1: the group web has no engines",
 		"engines: {web: {a: b}}":                              ":1: engines: web is the URL of an engine",
@@ -128,12 +130,23 @@ func TestMistakesInNames(t *testing.T) {
 			t.Errorf("it shows the password: %v", err)
 		}
 	}
-	for variable, value := range map[string]string{
-		"DOGESTRY_REMOTES": "prod", "DOGESTRY_PARALLEL": "0", "DOGESTRY_ENGINES": "web=tcp://me:secret@a:1", "DOGESTRY_COMPRESSION": "lzma", "DOGESTRY_ENGINE": "tcp://me:secret@a:1",
+	for _, set := range []string{
+		"DOGESTRY_REMOTES=prod", "DOGESTRY_PARALLEL=0", "DOGESTRY_ENGINES=web=tcp://me:secret@a:1", "DOGESTRY_COMPRESSION=lzma", "DOGESTRY_ENGINE=tcp://me:secret@a:1",
+		"DOGESTRY_REMOTES=a=s3://b c=http://me:secret@d/", "DOGESTRY_REMOTES=http://me:secret@d/?a=b", "DOGESTRY_REMOTES=a=s3://me:se/secret@b", "DOGESTRY_ENGINES=web=ssh://a,tcp://me:secret@b:1",
 	} {
+		variable, value, _ := strings.Cut(set, "=")
 		s, _ := given(t, "", "", map[string]string{variable: value})
 		if _, err := Load(s); !fault.Is(err, fault.Usage) || !strings.HasPrefix(err.Error(), variable) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s=%s: %v", variable, value, err)
+		}
+	}
+}
+
+// TestNoPassword: a port, and an @ in a path, are none.
+func TestNoPassword(t *testing.T) {
+	for _, u := range []string{"registry://host:5000/a@b", "s3://bucket/a:b@c", "https://host:8443/x@2", "ssh://me@host:22/x", "/a:b@c"} {
+		if hasPassword(u) {
+			t.Errorf("%s has one", u)
 		}
 	}
 }
@@ -277,6 +290,30 @@ func TestEditFromNothing(t *testing.T) {
 		if err := e.Write(); err != nil {
 			t.Errorf("%q: with nothing left: %v", content, err)
 		}
+	}
+}
+
+// TestEditBehindLinks: what links lead to is made where it is not there yet, and the links stay.
+func TestEditBehindLinks(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "files", "deep"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"config": filepath.Join("files", "deep"), "files/deep/config.yaml": "../second", "files/second": filepath.Join(dir, "made", "third")} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e, err := Open(filepath.Join(dir, "config", "config.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Put("a", "/x", nil)
+	if err := e.Write(); err != nil {
+		t.Fatal(err)
+	}
+	if content, err := os.ReadFile(filepath.Join(dir, "made", "third")); string(content) != "remotes:\n  a: /x\n" {
+		t.Errorf("%q, %v", content, err)
 	}
 }
 

@@ -18,6 +18,9 @@ import (
 // ErrHeld says that another process, or another File of this one, has the lock.
 var ErrHeld = errors.New("it is locked")
 
+// ErrOther says that the file is another one than those that are made for locks: nothing is written into it.
+var ErrOther = errors.New("it has something else in it than a lock")
+
 // Try takes the lock of an open file without waiting. It is given back when f is
 // closed. The error is ErrHeld, or errors.ErrUnsupported where the system or the file
 // system has no such locks.
@@ -40,7 +43,7 @@ type Options struct {
 }
 
 // Take takes the lock that the file at path stands for, and makes the file if it is not
-// there. It waits until ctx ends. The caller closes the lock; the end of the process
+// there. It waits until ctx ends. With Pid the error may be ErrOther. The caller closes the lock; the end of the process
 // does, too.
 func Take(ctx context.Context, path string, o Options) (*Lock, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, cmp.Or(o.Mode, 0o644))
@@ -81,14 +84,20 @@ func wait(ctx context.Context, f *os.File, o Options) error {
 	}
 }
 
-// sign leaves the own process ID in the file.
+// sign leaves the own process ID in the file, in which there is nothing or that of another.
 func sign(f *os.File) error {
+	if info, err := f.Stat(); err != nil || info.Size() > 0 && holderIn(f) == 0 {
+		return cmp.Or(err, ErrOther)
+	}
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
 	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	return err
 }
+
+// maxSaid bounds what a process leaves in a file, in bytes.
+const maxSaid = 32
 
 // Holder returns the process that wrote its ID into the file last, which has the lock
 // where that is held; 0 where the file does not say.
@@ -98,8 +107,12 @@ func Holder(path string) int {
 		return 0
 	}
 	defer f.Close()
-	said, err := io.ReadAll(io.LimitReader(f, 32))
-	if err != nil {
+	return holderIn(f)
+}
+
+func holderIn(f io.Reader) int {
+	said, err := io.ReadAll(io.LimitReader(f, maxSaid+1))
+	if err != nil || len(said) > maxSaid {
 		return 0
 	}
 	pid, err := strconv.Atoi(string(bytes.TrimSpace(said)))

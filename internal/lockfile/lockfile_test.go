@@ -86,6 +86,22 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
+// TestOther: what is no lock is not written over.
+func TestOther(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notes")
+	for _, content := range []string{"12 apples\n", "0123456789012345678901234567890123456789", "\n"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Take(t.Context(), path, Options{Pid: true}); !errors.Is(err, ErrOther) {
+			t.Errorf("%q: %v", content, err)
+		}
+		if got, err := os.ReadFile(path); string(got) != content {
+			t.Errorf("%q has become %q, %v", content, got, err)
+		}
+	}
+}
+
 // TestHolder: what is no process ID is none.
 func TestHolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
