@@ -21,7 +21,7 @@ func TestMoreThanAnnounced(t *testing.T) {
 for local; do :; done
 echo 1000
 head -c 300000000 /dev/zero >"${local}key` + c + `"
-exec sleep 600
+exec sleep 60
 `
 		if err := os.WriteFile(filepath.Join(dir, program), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
