@@ -64,6 +64,9 @@ func (s *Store) run(ctx context.Context, r run) error {
 		// it would take the place of an object with its name.
 		"--no-implied-dirs",
 		"--no-motd",
+		// Both sides say little and wait for an answer: Nagle's algorithm and delayed
+		// acknowledgements would make each wait 40 ms, some three times a run.
+		"--sockopts=TCP_NODELAY",
 		"--timeout=" + strconv.Itoa(s.timeout()), "--contimeout=" + strconv.Itoa(min(s.timeout(), 30)),
 	}, s.options(r.way)...)
 	args = append(append(args, r.options...), "--")
