@@ -401,3 +401,21 @@ func TestNetRC(t *testing.T) {
 		}
 	}
 }
+
+// TestDeepListing: the lists that a server gives cannot fill the memory, however deep its directories are.
+func TestDeepListing(t *testing.T) {
+	var asked atomic.Int64
+	s := open(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `[{"name":"d","type":"directory","mtime":""}%s]`, strings.Repeat(" ", 1000))
+	})))
+	s.mostListed = 10_000
+	var failed error
+	for _, err := range s.List(t.Context(), "") {
+		failed = err
+	}
+	if failed == nil || !strings.Contains(failed.Error(), "too long") || asked.Load() > 12 {
+		t.Errorf("after %d lists: %v", asked.Load(), failed)
+	}
+}
