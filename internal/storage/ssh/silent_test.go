@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,14 +18,17 @@ import (
 func silenced(t *testing.T, ctx context.Context, alive time.Duration) (*Store, io.ReadCloser) {
 	t.Helper()
 	server := sshtest.Start(t, sshtest.Options{})
-	o := parse(t, server.URL(t.TempDir()))
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "large"), make([]byte, 16<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o := parse(t, server.URL(dir))
 	o.Alive = alive
 	s, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	put(t, s, "large", strings.Repeat("x", 16<<20))
 	r, err := s.Get(ctx, "large", 0, -1)
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +44,7 @@ func silenced(t *testing.T, ctx context.Context, alive time.Duration) (*Store, i
 
 // TestSilentWire: a wire that was cut without a word is noticed, by the signs of life.
 func TestSilentWire(t *testing.T) {
-	s, r := silenced(t, t.Context(), time.Second)
+	s, r := silenced(t, t.Context(), 3*time.Second)
 	defer r.Close()
 	if _, err := io.Copy(io.Discard, r); err == nil || !strings.Contains(err.Error(), "broke off") || !strings.Contains(err.Error(), "not responding") {
 		t.Errorf("reading: %v", err)
