@@ -69,10 +69,11 @@ test-engines: ## the tests that use engines, on all kinds of them: also Docker 2
 	@$(LIST_ENGINES)
 	DOGESTRY_TEST_ENGINES=system,29o,29c,podman go test -count=1 -timeout 30m ./internal/enginetest ./internal/engine/... ./internal/transfer ./internal/cli
 
-.PHONY: test-rsync
-test-rsync: ## the suite of remotes on a real rsync server, some minutes
+.PHONY: test-transports
+test-transports: ## the whole suites of stores and of remotes behind ssh and on an rsync server: some ten minutes
 	script/bootstrap test
-	go test -count=1 -timeout 60m ./internal/repo -run '^TestRemoteRsync$$' -every -v
+	go test -count=1 -timeout 30m ./internal/storage/ssh ./internal/storage/rsync -run '^TestStore$$' -every
+	go test -count=1 -timeout 60m ./internal/repo -run '^TestRemote(SSH|Rsync)$$' -every -v
 
 .PHONY: check
 check: ## what CI runs before the tests: format, vet, static analysis, race detector

@@ -360,3 +360,18 @@ func TestAddressWithoutScheme(t *testing.T) {
 		t.Errorf("engine at %s, error %v", host, err)
 	}
 }
+
+// TestPathBehindSSH: who names a remote's directory as an engine is told what its path is taken for.
+func TestPathBehindSSH(t *testing.T) {
+	t.Setenv("PATH", t.TempDir()) // no ssh
+	for url, want := range map[string]string{
+		"ssh://me@host.invalid/srv/images": "/srv/images is taken for the engine's socket",
+		"ssh://me@host.invalid/":           "DOCKER_HOST",
+		"ssh://me@host.invalid":            "DOCKER_HOST",
+	} {
+		_, err := Connect(t.Context(), Options{URL: url, Log: slog.New(slog.DiscardHandler)})
+		if err == nil || !strings.Contains(fault.AdviceOf(err), want) {
+			t.Errorf("%s: %v, %s", url, err, fault.AdviceOf(err))
+		}
+	}
+}

@@ -313,6 +313,15 @@ func display(host string) string {
 	return host[:start+colon] + ":xxxxx" + host[at:]
 }
 
+// notThere is what to do where no engine answers.
+func notThere(host string) string {
+	if rest, ok := strings.CutPrefix(host, "ssh://"); ok && strings.Contains(strings.Trim(rest, "/"), "/") {
+		server, path, _ := strings.Cut(rest, "/")
+		return fmt.Sprintf("/%s is taken for the engine's socket on the host: an engine is ssh://%s, and a directory there is a remote (ssh://%s), which is no --engine.", path, server, rest)
+	}
+	return "Start it, or say where it is: --engine URL, DOCKER_HOST, or `docker context use NAME`."
+}
+
 // failure says in the user's words why the engine could not do what was asked.
 // It passes the end of ctx on as it is.
 func (c *Client) failure(ctx context.Context, err error, format string, args ...any) error {
@@ -328,7 +337,7 @@ func (c *Client) failure(ctx context.Context, err error, format string, args ...
 			Advise("Join the group that owns the socket (often `docker`), or run as root.")
 	case client.IsErrConnectionFailed(err):
 		return fault.Wrap(fault.Other, err, "no Docker Engine answers at %s", c.host).
-			Advise("Start it, or say where it is: --engine URL, DOCKER_HOST, or `docker context use NAME`.")
+			Advise("%s", notThere(c.host))
 	case strings.Contains(err.Error(), "no space left on device"):
 		return fault.Wrap(fault.Other, err, "the engine at %s has no space left: %s", c.host, what).
 			Advise("Free space under the engine's data root (`docker system df`, `docker image prune`).")

@@ -14,10 +14,10 @@ import (
 )
 
 // TestRemoteRsync runs the suite on a real rsync server. Each operation of it starts
-// processes there and here, some thousands: it is for `make test-rsync`.
+// processes there and here, some thousands: it is for `make test-transports`.
 func TestRemoteRsync(t *testing.T) {
 	if !*every {
-		t.Skip("it takes minutes: make test-rsync")
+		t.Skip("it takes minutes: make test-transports")
 	}
 	server, err := rsynctest.Start(t.TempDir(), rsynctest.Module{Name: "module", Path: t.TempDir()})
 	if err != nil {

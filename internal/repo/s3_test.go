@@ -64,8 +64,8 @@ func openBucketWith(t testing.TB, server *s3test.Server, endpoint, bucket string
 	return s
 }
 
-// every is for `make crash` and `make test-rsync`, which have time.
-var every = flag.Bool("every", false, "TestCrashS3 kills every request, TestSchedules plays every schedule of two changes, TestRemoteRsync runs")
+// every is for `make crash` and `make test-transports`, which have time.
+var every = flag.Bool("every", false, "TestCrashS3 kills every request, TestSchedules plays every schedule of two changes, TestRemoteSSH runs the whole suite, TestRemoteRsync runs")
 
 // TestCrashS3 kills a push at every fourth request, with -every at each, before and
 // after the server has done it: the process is dead from there on. Layers of several parts are among

@@ -17,6 +17,7 @@ func TestRemoteSSH(t *testing.T) {
 	}
 	server := sshtest.Start(t, sshtest.Options{})
 	remotetest.Run(t, remotetest.Harness{
+		Brief:     !*every,
 		Conflicts: true, Sessions: true, Untags: true, Signs: true, Stored: true, Memberships: true, Uploads: true, Exclusive: true,
 		Open: func(t *testing.T) remotetest.Target {
 			dir := t.TempDir()

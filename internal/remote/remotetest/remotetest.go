@@ -45,7 +45,13 @@ type Harness struct {
 
 	// Lasting says which goroutines may outlive a call, those of idle connections.
 	Lasting []goleak.Option
+
+	// Brief runs only some of the tests. For remotes on stores whose whole suite runs elsewhere.
+	Brief bool
 }
+
+// brief are the tests of a Harness that is Brief.
+var brief = []string{"round trip", "conflicts", "tag moves", "missing", "resume", "cancelled in a layer", "early close", "sessions", "untags", "uploads"}
 
 // Target is one place opened twice, as two processes would, or two hosts.
 type Target struct {
@@ -99,6 +105,9 @@ func Run(t *testing.T, h Harness) {
 		{"uploads", (*suite).uploads},
 		{"appends at once", (*suite).appendsAtOnce},
 	} {
+		if h.Brief && !slices.Contains(brief, test.name) {
+			continue
+		}
 		t.Run(test.name, func(t *testing.T) {
 			s := &suite{T: t, Harness: h, Target: h.Open(t)}
 			before := goleak.IgnoreCurrent()

@@ -95,13 +95,29 @@ func (s *spool) giveBack(dir string) {
 	}
 }
 
+// empty removes what is in a directory.
+func (s *spool) empty(dir string) error {
+	err := os.RemoveAll(dir)
+	if err == nil {
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err != nil {
+		return spoolFailure(s.place, err)
+	}
+	return nil
+}
+
 // removeDead removes what killed processes left in place.
 func removeDead(place string) {
-	found, err := filepath.Glob(filepath.Join(place, spoolName+"*"))
+	found, err := os.ReadDir(place)
 	if err != nil {
 		return
 	}
-	for _, dir := range found {
+	for _, entry := range found {
+		if !strings.HasPrefix(entry.Name(), spoolName) || !entry.IsDir() {
+			continue
+		}
+		dir := filepath.Join(place, entry.Name())
 		lock, err := os.OpenFile(filepath.Join(dir, spoolLock), os.O_RDWR, 0)
 		if err != nil {
 			continue

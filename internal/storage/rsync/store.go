@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -80,6 +81,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.spool.place == "" {
 		s.spool.place = os.TempDir()
 	}
+	if s.spool.place, err = filepath.Abs(s.spool.place); err != nil { // rsync takes x:y for a host
+		return nil, spoolFailure(s.spool.place, err)
+	}
 	for i := range s.large {
 		s.large[i] = make(chan struct{}, 1)
 	}
@@ -127,6 +131,7 @@ func (s *Store) again(ctx context.Context, try func(alone bool) error) error {
 	}
 	alone := false
 	for n := 1; ; {
+		noSync, noPartial := s.noSync.Load(), s.noPartial.Load()
 		err := try(alone)
 		switch {
 		case errors.Is(err, errTogether):
@@ -134,7 +139,7 @@ func (s *Store) again(ctx context.Context, try func(alone bool) error) error {
 			continue
 		case errors.Is(err, errStale):
 			continue
-		case s.doWithout(err):
+		case !noSync && s.doWithout(&s.noSync, err, "--fsync"), !noPartial && s.doWithout(&s.noPartial, err, "--partial"):
 			continue
 		case err == nil, n >= most, !passing(err), ctx.Err() != nil:
 			return err
@@ -154,21 +159,22 @@ func (s *Store) again(ctx context.Context, try func(alone bool) error) error {
 	}
 }
 
-// doWithout remembers what the server does not take of what can be done without.
-func (s *Store) doWithout(err error) bool {
-	switch {
-	case refused(err, "--fsync"):
-		if !s.noSync.Swap(true) {
-			s.o.log().Warn("the rsync server does not take --fsync: what is written is durable when its system writes it out", "remote", s.o.url())
-		}
-		return true
-	case refused(err, "--partial-dir"), refused(err, "--partial"):
-		if !s.noPartial.Swap(true) {
-			s.o.log().Warn("the rsync server does not take --partial-dir: a layer whose transfer breaks off begins anew", "remote", s.o.url())
-		}
-		return true
+// withouts say what follows where a server does not take an option.
+var withouts = map[string]string{
+	"--fsync":   "the rsync server does not take --fsync: what is written is durable when its system writes it out",
+	"--partial": "the rsync server does not take --partial-dir: a layer whose transfer breaks off begins anew",
+}
+
+// doWithout remembers, where err says so, that the server does not take an option that
+// can be done without.
+func (s *Store) doWithout(known *atomic.Bool, err error, option string) bool {
+	if !refused(err, option) {
+		return false
 	}
-	return false
+	if !known.Swap(true) {
+		s.o.log().Warn(withouts[option], "remote", s.o.url())
+	}
+	return true
 }
 
 // one waits for the turn of a layer.
@@ -212,11 +218,18 @@ func (s *Store) fetch(ctx context.Context, dir, key string) (*os.File, error) {
 	defer done()
 	err = s.again(ctx, func(bool) error {
 		// What came of it before the connection broke is what the next attempt builds on.
-		err := s.run(ctx, run{way: down, local: dir, names: []string{s.at(key)}, options: []string{"--ignore-missing-args", "--ignore-times", "--partial"}})
-		if onlyMissing(err) {
-			return nil
+		var a announced
+		err := s.run(ctx, run{
+			way: down, local: dir, names: []string{s.at(key)}, line: a.line, most: a.most,
+			options: []string{"--ignore-missing-args", "--ignore-times", "--partial", announce},
+		})
+		if err != nil && !onlyMissing(err) {
+			return err
 		}
-		return err
+		if !a.said.Load() { // it is gone: what came of it before is not all
+			return s.spool.empty(dir)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -296,6 +309,7 @@ func (s *Store) readAll(ctx context.Context, ask []*smallRead) error {
 	larger := map[string]bool{}
 	err = s.run(ctx, run{
 		way: down, local: dir, names: names,
+		most:    func() int64 { return min(most, math.MaxInt64/together) * int64(len(ask)) },
 		options: []string{"--ignore-missing-args", "--ignore-times", "--whole-file", "--max-size=" + strconv.FormatInt(most, 10) + "b", "--info=skip1"},
 		line: func(line string) error {
 			if name, ok := strings.CutSuffix(line, " is over max-size"); ok {

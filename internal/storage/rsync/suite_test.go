@@ -1,10 +1,13 @@
 package rsync
 
 import (
+	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -56,18 +59,19 @@ func openStore(t testing.TB, url string, change ...func(*Options)) *Store {
 	return s
 }
 
-// TestStore starts some thousand processes.
+var every = flag.Bool("every", false, "TestStore runs the whole suite, which starts some thousand processes")
+
 func TestStore(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes long")
 	}
+	t.Parallel()
 	server, dir := serve(t)
-	n := 0
+	var opened atomic.Int64
 	storagetest.Run(t, storagetest.Harness{
 		Open: func(t *testing.T) storagetest.Target {
-			n++
 			// With what means something to rsync in the path of all keys.
-			prefix := "a [b]*/c" + string(rune('a'+n%26)) + string(rune('a'+n/26))
+			prefix := fmt.Sprintf("a [b]*/c%d", opened.Add(1))
 			url := server.URL("module/" + strings.NewReplacer(" ", "%20", "[", "%5B", "]", "%5D", "*", "%2A").Replace(prefix))
 			return storagetest.Target{
 				A: openStore(t, url), B: openStore(t, url),
@@ -78,6 +82,7 @@ func TestStore(t *testing.T) {
 		Large:     3<<20 + 1, // larger than what goes together with others
 		Many:      1100,
 		Slow:      true,
+		Brief:     !*every,
 	})
 }
 

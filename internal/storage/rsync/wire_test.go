@@ -36,6 +36,7 @@ func proxied(t testing.TB) (p *rsynctest.Proxy, dir string) {
 // TestFigure proves what a second push costs, whose top layer of 1 MB is another: all
 // bytes of all runs, in both directions.
 func TestFigure(t *testing.T) {
+	t.Parallel()
 	proxy, _ := proxied(t)
 	to, err := repo.Open(t.Context(), openStore(t, proxy.URL("module/images")), repo.Options{Name: "there", Codec: codec.LZ4})
 	if err != nil {
@@ -64,6 +65,7 @@ func TestFigure(t *testing.T) {
 
 // TestTogether proves that what is asked at the same time goes in few runs, and that each gets its own answer.
 func TestTogether(t *testing.T) {
+	t.Parallel()
 	proxy, _ := proxied(t)
 	s := openStore(t, proxy.URL("module/prefix"))
 	const n = 100
@@ -138,6 +140,7 @@ func TestTogether(t *testing.T) {
 
 // TestOneOfMany proves that what fails of several that go together fails alone.
 func TestOneOfMany(t *testing.T) {
+	t.Parallel()
 	server, dir := serve(t)
 	s := openStore(t, server.URL("module"))
 	if err := s.Put(t.Context(), "in/the/way", strings.NewReader("x")); err != nil {
@@ -169,6 +172,7 @@ func TestOneOfMany(t *testing.T) {
 
 // TestResume proves that an upload whose connection breaks publishes nothing, and goes on where it broke off.
 func TestResume(t *testing.T) {
+	t.Parallel()
 	proxy, dir := proxied(t)
 	body := remotetest.Noise("layer", 8<<20)
 	once := openStore(t, proxy.URL("module"), func(o *Options) { o.Attempts = 1 })
@@ -231,6 +235,7 @@ func TestResume(t *testing.T) {
 
 // TestTriedAgain proves that one broken connection is not noticed, up and down.
 func TestTriedAgain(t *testing.T) {
+	t.Parallel()
 	proxy, _ := proxied(t)
 	told := make(chan string, 100)
 	s := openStore(t, proxy.URL("module"), func(o *Options) {

@@ -37,6 +37,7 @@ type Options struct {
 	Notify func(line string) // is told of retries, from any goroutine; may be nil
 
 	Backoff time.Duration // before the first retry, then twice as long; 0: a second
+	Alive   time.Duration // between signs of life that the server is asked for, three of which may be missing; 0: 15 s. Whole seconds
 }
 
 const example = "ssh://user@host/srv/images"
@@ -148,6 +149,14 @@ func (o Options) notify(line string) {
 	if o.Notify != nil {
 		o.Notify(line)
 	}
+}
+
+// alive is how many seconds lie between signs of life.
+func (o Options) alive() int {
+	if o.Alive == 0 {
+		return 15
+	}
+	return int((o.Alive + time.Second - 1) / time.Second)
 }
 
 // backoff is how long to wait before a retry.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,7 +23,7 @@ func (o Options) args() []string {
 	options := []string{
 		"BatchMode=yes",
 		"ConnectTimeout=30",
-		"ServerAliveInterval=15", // a wire that was cut is noticed after a minute
+		"ServerAliveInterval=" + strconv.Itoa(o.alive()), // a wire that was cut is noticed after a minute
 		"ServerAliveCountMax=3",
 		"LogLevel=INFO", // what it says is the reason of a failure
 		// What a configuration may have for people who log in:

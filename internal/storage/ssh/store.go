@@ -16,6 +16,7 @@ import (
 	"path"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pkg/sftp"
 
@@ -94,13 +95,31 @@ func (s *Store) look(ctx context.Context, c *session) error {
 	return err
 }
 
-// Close ends the connections. Calls that run fail then.
+// Close ends the connections. Calls that run fail then. It waits some seconds for a server
+// that says nothing.
 func (s *Store) Close() error {
-	s.later.Wait()
+	answered := make(chan struct{})
+	go func() {
+		s.later.Wait()
+		close(answered)
+	}()
+	silent := false
+	select {
+	case <-answered:
+	case <-time.After(patience):
+		silent = true
+	}
 	s.pool.mu.Lock()
 	live := s.pool.live
 	s.pool.live = nil
 	s.pool.mu.Unlock()
+	for _, c := range live {
+		if silent {
+			c.fail()
+			c.process.kill()
+		}
+	}
+	<-answered
 	var all sync.WaitGroup
 	for _, c := range live {
 		all.Go(c.close)

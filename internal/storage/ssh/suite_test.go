@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"flag"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"github.com/dogestry/dogestry/internal/storage/ssh/sshtest"
 	"github.com/dogestry/dogestry/internal/storage/storagetest"
 )
+
+var every = flag.Bool("every", false, "TestStore runs the whole suite")
 
 func TestStore(t *testing.T) {
 	server := sshtest.Start(t, sshtest.Options{})
@@ -23,6 +26,7 @@ func TestStore(t *testing.T) {
 		Conflicts: true,
 		Large:     5<<20 + 1, // more than the pieces that are on their way
 		Many:      300,
+		Brief:     !*every,
 	}
 	storagetest.Run(t, h)
 }

@@ -21,7 +21,8 @@ import (
 // Harness says how to reach a store and what it can do. What it does not
 // declare is not skipped: the suite proves that the store refuses it clearly.
 type Harness struct {
-	// Open returns an empty target. It is called once for each test and cleans up with t.Cleanup.
+	// Open returns an empty target. It is called once for each test, of a Brief harness by
+	// several at once, and cleans up with t.Cleanup.
 	Open func(t *testing.T) Target
 
 	// Create: the store is a storage.Creator. Without it, it must not have the method.
@@ -58,6 +59,10 @@ type Harness struct {
 	// Slow: each operation starts a process, or the like. Races have fewer rounds then, and what does not depend on each
 	// other is done at once.
 	Slow bool
+
+	// Brief leaves out the races, what is large and what breaks off at any moment, and
+	// runs the other tests at once. For stores whose whole suite runs elsewhere.
+	Brief bool
 }
 
 // Target is one place opened twice, as two processes would, or two hosts.
@@ -77,7 +82,11 @@ type test struct {
 	run  func(*suite)
 }
 
-// Run proves what storage.Store, storage.Creator, storage.Swapper and storage.Remover promise. Its tests run one after the other.
+// brief are the tests of a Harness that is Brief.
+var brief = []string{"not found", "ranges", "odd keys", "failing body", "create", "swap", "remove", "list", "delete", "conflict", "guard"}
+
+// Run proves what storage.Store, storage.Creator, storage.Swapper and storage.Remover
+// promise. Its tests run one after the other, unless the harness is Brief.
 func Run(t *testing.T, h Harness) {
 	if h.Large == 0 {
 		h.Large = 9<<20 + 1
@@ -120,7 +129,13 @@ func Run(t *testing.T, h Harness) {
 		tests = readOnlyTests
 	}
 	for _, test := range tests {
+		if h.Brief && !slices.Contains(brief, test.name) {
+			continue
+		}
 		t.Run(test.name, func(t *testing.T) {
+			if h.Brief {
+				t.Parallel()
+			}
 			s := &suite{T: t, Harness: h, Target: h.Open(t)}
 			test.run(s)
 			s.noLeftovers()

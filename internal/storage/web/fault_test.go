@@ -375,15 +375,19 @@ func TestParse(t *testing.T) {
 
 func TestNetRC(t *testing.T) {
 	for text, want := range map[string]string{
-		"machine host login a password b":                                                 "a b",
-		"machine other login x password y machine host login a password b":                "a b",
-		"machine host\n\tlogin a\n\tpassword b\nmachine other login c":                    "a b",
-		"# machine host login x\nmachine HOST password b login a":                         "a b",
-		"macdef init\nmachine host login x password y\n\nmachine host login a password b": "a b",
-		"default login x password y":                                                      "",
-		"machine host.example login x password y":                                         "",
-		"machine other login x password y default login q":                                "",
-		"machine host login a password b default login c":                                 "a b",
+		"machine host login a password b":                                                            "a b",
+		"machine other login x password y machine host login a password b":                           "a b",
+		"machine host\n\tlogin a\n\tpassword b\nmachine other login c":                               "a b",
+		"# machine host login x\nmachine HOST password b login a":                                    "a b",
+		"macdef init\nmachine host login x password y\n\nmachine host login a password b":            "a b",
+		"default login x password y":                                                                 "",
+		"machine host.example login x password y":                                                    "",
+		"machine other login x password y default login q":                                           "",
+		"machine host login a password b default login c":                                            "a b",
+		"machine\nhost\nlogin\na\r\npassword\r\nb\r\n":                                               "a b",
+		"machine other login x account q password y machine host account machine login a password b": "a b",
+		"machine host login a password #b # not login c":                                             "a #b",
+		"machine other macdef x\r\nmachine host login x\r\n\r\nmachine host login a password b":      "a b",
 		"machine":            "",
 		"machine host login": " ",
 		"":                   "",
@@ -395,5 +399,23 @@ func TestNetRC(t *testing.T) {
 		if got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
+	}
+}
+
+// TestDeepListing: the lists that a server gives cannot fill the memory, however deep its directories are.
+func TestDeepListing(t *testing.T) {
+	var asked atomic.Int64
+	s := open(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `[{"name":"d","type":"directory","mtime":""}%s]`, strings.Repeat(" ", 1000))
+	})))
+	s.mostListed = 10_000
+	var failed error
+	for _, err := range s.List(t.Context(), "") {
+		failed = err
+	}
+	if failed == nil || !strings.Contains(failed.Error(), "too long") || asked.Load() > 12 {
+		t.Errorf("after %d lists: %v", asked.Load(), failed)
 	}
 }

@@ -19,8 +19,8 @@ import (
 )
 
 // List implements storage.Store where the server lists directories as JSON. It holds the
-// names of one directory in memory for each level. Elsewhere its error wraps
-// errors.ErrUnsupported.
+// names of one directory in memory for each level, of 64 MiB of lists at most. Elsewhere
+// its error wraps errors.ErrUnsupported.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
 		directory, start := "", prefix
@@ -34,7 +34,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 			yield(storage.Info{}, err)
 			return
 		}
-		s.walk(ctx, directory, start, yield)
+		s.walk(ctx, directory, start, s.mostListed, yield)
 	}
 }
 
@@ -44,7 +44,7 @@ func (s *Store) canList(ctx context.Context) error {
 	s.listing.Lock()
 	defer s.listing.Unlock()
 	if s.lists == nil {
-		_, err := s.directory(ctx, "")
+		_, _, err := s.directory(ctx, "", s.mostListed)
 		var not *unlisted
 		var answer *status
 		can := err == nil
@@ -64,9 +64,9 @@ func (s *Store) canList(ctx context.Context) error {
 }
 
 // walk yields what is in a directory and begins with start, and all below. It reports
-// whether to go on.
-func (s *Store) walk(ctx context.Context, directory, start string, yield func(storage.Info, error) bool) bool {
-	entries, err := s.directory(ctx, directory)
+// whether to go on. Its list and those of directories below may have most bytes together.
+func (s *Store) walk(ctx context.Context, directory, start string, most int, yield func(storage.Info, error) bool) bool {
+	entries, size, err := s.directory(ctx, directory, most)
 	var answer *status
 	if errors.As(err, &answer) && answer.code == http.StatusNotFound {
 		return true
@@ -84,7 +84,7 @@ func (s *Store) walk(ctx context.Context, directory, start string, yield func(st
 		switch {
 		case !strings.HasPrefix(e.name, start):
 		case e.directory:
-			if !s.walk(ctx, key, "", yield) {
+			if !s.walk(ctx, key, "", most-size, yield) {
 				return false
 			}
 		case !yield(storage.Info{Key: key, Size: e.size, Modified: e.modified}, nil):
@@ -107,11 +107,11 @@ type unlisted struct{ why string }
 
 func (e *unlisted) Error() string { return "the server gives no list: " + e.why }
 
-// maxListing bounds the list of a directory, in bytes.
+// maxListing bounds the lists of a directory and of those above it, in bytes.
 const maxListing = 64 << 20
 
-// directory asks for what is in one, in the order of keys.
-func (s *Store) directory(ctx context.Context, key string) ([]entry, error) {
+// directory asks for what is in one, in the order of keys, and says how long the list is.
+func (s *Store) directory(ctx context.Context, key string, most int) (entries []entry, size int, err error) {
 	if key != "" {
 		key += "/"
 	}
@@ -119,24 +119,25 @@ func (s *Store) directory(ctx context.Context, key string) ([]entry, error) {
 	answer, err := s.ask(ctx, http.MethodGet, s.at(key), http.Header{"Accept": {"application/json"}})
 	if err != nil {
 		cancel(nil)
-		return nil, err
+		return nil, 0, err
 	}
 	body := &stalls{answer.Body, cancel, ctx, s.o.Stall}
 	defer body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return nil, &status{answer.StatusCode}
+		return nil, 0, &status{answer.StatusCode}
 	}
 	if kind, _, err := mime.ParseMediaType(answer.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return nil, &unlisted{fmt.Sprintf("it is %.60q", answer.Header.Get("Content-Type"))}
+		return nil, 0, &unlisted{fmt.Sprintf("it is %.60q", answer.Header.Get("Content-Type"))}
 	}
-	b, err := io.ReadAll(io.LimitReader(body, maxListing+1))
+	b, err := io.ReadAll(io.LimitReader(body, int64(most)+1))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if len(b) > maxListing {
-		return nil, &unlisted{"it is too long"}
+	if len(b) > most {
+		return nil, 0, &unlisted{"it is too long"}
 	}
-	return parseListing(b, strings.TrimSuffix(key, "/"))
+	entries, err = parseListing(b, strings.TrimSuffix(key, "/"))
+	return entries, len(b), err
 }
 
 // parseListing reads the list that nginx (ngx_http_autoindex_module, format json) and Caddy

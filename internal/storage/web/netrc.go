@@ -51,54 +51,50 @@ func (o Options) credentials() (*credentials, error) {
 // "default" is for nobody here: a password goes where it was meant to.
 func parseNetRC(text, host string) *credentials {
 	var found credentials
-	ours, inMacro := false, false
-	for line := range strings.Lines(text) {
-		if strings.TrimSpace(line) == "" {
-			inMacro = false
-		}
-		if inMacro {
-			continue
-		}
-		words := strings.Fields(line)
-		for len(words) > 0 {
-			word := words[0]
-			words = words[1:]
-			if strings.HasPrefix(word, "#") {
-				break
+	ours := false
+	words := netrcWords{text}
+	for {
+		word := words.next()
+		switch {
+		case word == "" || ours && (word == "machine" || word == "default"):
+			if !ours {
+				return nil
 			}
-			switch word {
-			case "default":
-				if ours {
-					return &found
-				}
-				continue
-			case "macdef":
-				inMacro, words = true, nil
-				continue
+			return &found
+		case strings.HasPrefix(word, "#"):
+			words.skip("\n")
+		case word == "macdef":
+			words.skip("\n\n")
+		case word == "machine":
+			ours = strings.EqualFold(words.next(), host)
+		case word == "login" || word == "password" || word == "account":
+			value := words.next()
+			if ours && word == "login" {
+				found.user = value
+			} else if ours && word == "password" {
+				found.password = value
 			}
-			if len(words) == 0 {
-				break // what a line begins, it ends
-			}
-			switch value := words[0]; word {
-			case "machine":
-				if ours {
-					return &found
-				}
-				ours = strings.EqualFold(value, host)
-			case "login":
-				if ours {
-					found.user = value
-				}
-			case "password":
-				if ours {
-					found.password = value
-				}
-			}
-			words = words[1:]
 		}
 	}
-	if !ours {
-		return nil
+}
+
+// netrcWords are what is left of a .netrc. Lines mean nothing in it but to comments and macros.
+type netrcWords struct{ text string }
+
+const blank = " \t\r\n"
+
+// next returns the next word, empty at the end.
+func (w *netrcWords) next() (word string) {
+	w.text = strings.TrimLeft(w.text, blank)
+	end := strings.IndexAny(w.text, blank)
+	if end < 0 {
+		end = len(w.text)
 	}
-	return &found
+	word, w.text = w.text[:end], w.text[end:]
+	return word
+}
+
+// skip goes on behind a text.
+func (w *netrcWords) skip(text string) {
+	_, w.text, _ = strings.Cut(strings.ReplaceAll(w.text, "\r\n", "\n"), text)
 }

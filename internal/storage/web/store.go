@@ -28,6 +28,7 @@ type Store struct {
 	client      *http.Client
 	transport   *http.Transport
 	credentials *credentials // nil where there are none
+	mostListed  int          // maxListing, but in tests
 
 	listing sync.Mutex // for what follows
 	lists   *bool      // whether the server gives lists; nil until it was asked
@@ -38,7 +39,7 @@ var _ storage.Store = (*Store)(nil)
 // Open reads the files that the options name. It contacts nobody.
 func Open(o Options) (*Store, error) {
 	o = o.withDefaults()
-	s := &Store{o: o}
+	s := &Store{o: o, mostListed: maxListing}
 	var err error
 	if o.Base.Scheme == "https" {
 		if s.credentials, err = o.credentials(); err != nil {

@@ -193,6 +193,8 @@ func passing(answer *http.Response, err error) bool {
 		return !name.IsNotFound
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return dial.Timeout()
+	case alerted(err):
+		return false
 	case untrusted(err), errors.As(err, &not), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, sealed.ErrSealed), errors.Is(err, errDirectory):
 		return false
 	}
@@ -202,6 +204,13 @@ func passing(answer *http.Response, err error) bool {
 func untrusted(err error) bool {
 	var unverified *tls.CertificateVerificationError
 	return errors.As(err, &unverified)
+}
+
+// alerted reports whether the server has ended the connection by TLS: most often since it
+// wants another certificate.
+func alerted(err error) bool {
+	var remote *net.OpError
+	return errors.As(err, &remote) && remote.Op == "remote error"
 }
 
 // hideURLs takes the URL from an error of package http: a redirect may carry a secret in it.
@@ -244,6 +253,9 @@ func (s *Store) failure(ctx context.Context, key string, err error) error {
 	case untrusted(err):
 		f.Kind = fault.Refused
 		return f.Advise("Name the authority that signed its certificate: %s?ca-file=FILE, or SSL_CERT_FILE.", s.o.url())
+	case alerted(err):
+		f.Kind = fault.Refused
+		return f.Advise("Where the server asks for a certificate, name yours and its key: %s?cert-file=FILE&key-file=FILE", s.o.url())
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return fault.New(fault.Other, "%s: the server does not speak TLS", what).Advise("Is it the right port? http:// would have to be asked for by ?plain-http=true.")
 	}
@@ -261,7 +273,11 @@ func (s *Store) answered(name, what string, answer *status) error {
 		return fault.Wrap(fault.Refused, storage.ErrPermission, "%s: %s", what, answer).
 			Advise("The server has to publish the directory. One in front of a bucket answers so for objects that are not there, too.")
 	}
-	return fault.New(fault.Other, "%s: %s", what, answer)
+	f := fault.New(fault.Other, "%s: %s", what, answer)
+	if answer.code == http.StatusBadRequest && s.o.Base.Scheme == "https" { // so does nginx
+		return f.Advise("Where the server asks for a certificate, name yours and its key: %s?cert-file=FILE&key-file=FILE", s.o.url())
+	}
+	return f
 }
 
 // stalls reads a body, and ends its request where no byte comes for a while.

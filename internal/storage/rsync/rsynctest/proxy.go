@@ -55,6 +55,16 @@ func (p *Proxy) Forget() {
 // and new ones too, until it is called again. Negative lets all pass.
 func (p *Proxy) CutAfter(n int64) { p.cut.Store(n) }
 
+// Cut breaks off what is open.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.open {
+		_ = c.Close()
+		delete(p.open, c)
+	}
+}
+
 // Close breaks all off, and returns when nothing passes any more.
 func (p *Proxy) Close() {
 	_ = p.listener.Close()

@@ -109,7 +109,7 @@ func (s *Server) wait() error {
 func configuration(dir, addr string, modules []Module) string {
 	host, port, _ := net.SplitHostPort(addr)
 	var b strings.Builder
-	fmt.Fprintf(&b, "address = %s\nport = %s\nuse chroot = no\nreverse lookup = no\nlog file = %s\nlock file = %s\n",
+	fmt.Fprintf(&b, "address = %s\nport = %s\nuse chroot = no\nreverse lookup = no\nsocket options = TCP_NODELAY\nlog file = %s\nlock file = %s\n",
 		host, port, filepath.Join(dir, "log"), filepath.Join(dir, "connections"))
 	if os.Getuid() == 0 { // else it would become nobody
 		b.WriteString("uid = 0\ngid = 0\n")

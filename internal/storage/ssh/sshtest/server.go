@@ -140,6 +140,18 @@ func (s *Server) Cut() {
 	}
 }
 
+// Silence stops the processes that serve the connections that there are: from there on
+// these are open, and nothing comes.
+func (s *Server) Silence() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, cmd := range s.connections {
+		errs = append(errs, stopGroup(cmd.Process))
+	}
+	return errors.Join(errs...)
+}
+
 // Refuse lets the server close new connections before it says a word, or take them again.
 func (s *Server) Refuse(refuse bool) {
 	s.mu.Lock()
@@ -173,6 +185,7 @@ func (s *Server) take(connection *net.TCPConn) {
 	defer socket.Close()
 	cmd := exec.Command("/usr/sbin/sshd", "-i", "-e", "-f", s.config)
 	cmd.Stdin, cmd.Stdout = socket, socket
+	cmd.SysProcAttr = ownGroup()
 	if err := cmd.Start(); err != nil {
 		connection.Close()
 		return
@@ -192,7 +205,7 @@ func (s *Server) stop() {
 	s.Cut()
 	s.mu.Lock()
 	for _, cmd := range s.connections {
-		_ = cmd.Process.Kill()
+		killGroup(cmd.Process)
 	}
 	s.mu.Unlock()
 	s.running.Wait()
