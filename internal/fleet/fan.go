@@ -44,8 +44,9 @@ type fan struct {
 	changed chan struct{} // closed and replaced at each change: who waits looks again
 	members []*member
 	casts   map[castKey]*cast
-	chunks  int // in memory
-	direct  int // reads that go to the remote without a cast, and wait
+	chunks  int      // in the windows
+	free    [][]byte // what was chunks
+	direct  int      // reads that go to the remote without a cast, and wait
 }
 
 // member is an engine that is fed.
@@ -128,6 +129,14 @@ func (f *fan) settle() {
 	}
 	close(f.changed)
 	f.changed = make(chan struct{})
+}
+
+// recycle keeps a chunk's memory for another one, once nobody reads it.
+func (f *fan) recycle(ch *chunk) {
+	if ch.gone && ch.readers == 0 && len(f.free) < windowAll {
+		f.free = append(f.free, ch.bytes[:chunkSize])
+		ch.bytes = nil
+	}
 }
 
 // awaited reports whether an engine may still open c from its beginning.

@@ -1,9 +1,11 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -231,6 +233,57 @@ func TestMemory(t *testing.T) {
 		<-done
 		if f.chunks != 0 || len(f.casts) != 0 {
 			t.Errorf("%d chunks and %d layers are left", f.chunks, len(f.casts))
+		}
+	})
+}
+
+// TestChunksAreUsedAgain: a long layer takes no more memory than a window does, and what one
+// who was let go still reads is not written over.
+func TestChunksAreUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, time.Millisecond, 150*mib)
+		f := newFan(t.Context())
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { f.run(ctx); close(done) }()
+		defer func() { end(); <-done }()
+		var readers []*reader
+		for _, m := range []*member{f.join(), f.join()} {
+			m.lacks(0, []remote.Layer{s.layer(l[0])})
+			defer m.leave()
+		}
+		from := share(s)
+		for _, m := range slices.Clone(f.members) {
+			r, err := m.open(t.Context(), from, s.layer(l[0]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			readers = append(readers, r.(*reader))
+		}
+		quick, slow := readers[0], readers[1]
+		got := make([]byte, 150*mib)
+		if _, err := io.ReadFull(slow, got[:100]); err != nil {
+			t.Fatal(err)
+		}
+		used := map[*byte]bool{}
+		for at := 0; at < len(got); at += mib / 2 {
+			if _, err := io.ReadFull(quick, got[at:at+mib/2]); err != nil {
+				t.Fatal(err)
+			}
+			used[&quick.taken.bytes[0]] = true
+		}
+		if !bytes.Equal(got, s.layers[l[0]]) {
+			t.Error("the quick one got other bytes")
+		}
+		if !slow.m.alone {
+			t.Error("the slow one was not let go")
+		}
+		if len(used) > windowMost+2 { // those of the window, of the quick one and of the slow one
+			t.Errorf("%d chunks were made for 150", len(used))
+		}
+		if _, err := io.ReadFull(slow, got[100:]); err != nil || !bytes.Equal(got, s.layers[l[0]]) {
+			t.Errorf("the slow one: error %v, or other bytes", err)
 		}
 	})
 }
