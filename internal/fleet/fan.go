@@ -46,7 +46,7 @@ type fan struct {
 	casts   map[castKey]*cast
 	chunks  int      // in the windows
 	free    [][]byte // what was chunks
-	direct  int      // reads that go to the remote without a cast, and wait
+	direct  int      // what waits for the remote without a cast
 }
 
 // member is an engine that is fed.
@@ -54,7 +54,7 @@ type member struct {
 	fan     *fan
 	planned int                   // of how many images it is known what it lacks
 	wants   map[image.Digest]bool // of the last of these, those layers that it has not opened yet
-	reading int                   // its readers that wait for bytes
+	reading int                   // its readers that wait for bytes, and what else waits for the remote
 	behind  time.Duration         // for how long it has held others back
 	alone   bool                  // it reads for itself
 	over    bool
@@ -106,6 +106,18 @@ func (m *member) lacks(index int, layers []remote.Layer) {
 		m.wants[l.Digest] = true
 	}
 	m.fan.settle()
+}
+
+// await says that the engine waits for the remote, though not as one of its readers, until over is called.
+func (m *member) await() (over func()) {
+	add := func(n int) {
+		m.fan.mu.Lock()
+		defer m.fan.mu.Unlock()
+		m.reading += n
+		m.fan.direct += n
+	}
+	add(1)
+	return func() { add(-1) }
 }
 
 // leave says that the engine opens nothing any more. It returns how many bytes it has

@@ -288,6 +288,31 @@ func TestChunksAreUsedAgain(t *testing.T) {
 	})
 }
 
+// TestMeasuredOnce: a layer of unknown size is read for that once, and who waits for it is not let go.
+func TestMeasuredOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, time.Millisecond, mib, 90*mib)
+		measured := 0
+		size := func(ctx context.Context, job Job) error {
+			_, err := job.Options.Measure(ctx, l[0], func() (int64, error) {
+				measured++
+				return mib, sleep(ctx, 2*time.Minute)
+			})
+			return err
+		}
+		all := []*host{{lacks: [][]image.Digest{l}, before: size}, {lacks: [][]image.Digest{l}, before: size}, {lacks: [][]image.Digest{l[1:]}}}
+		outcomes, err := Pull(t.Context(), hostsOf(all), jobOf(t, s, 1), Options{})
+		if err != nil || measured != 1 {
+			t.Errorf("error %v, measured %d times", err, measured)
+		}
+		for _, out := range outcomes {
+			if out.Alone > 0 {
+				t.Errorf("%s read %d bytes for itself", out.Host, out.Alone)
+			}
+		}
+	})
+}
+
 // TestTwoImages: one has the first image, and does not read the second before the others do.
 func TestTwoImages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
