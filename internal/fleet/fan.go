@@ -42,6 +42,7 @@ type fan struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change: who waits looks again
+	seen    chan struct{} // what that was when watch looked last
 	members []*member
 	casts   map[castKey]*cast
 	chunks  int      // in the windows
@@ -166,9 +167,10 @@ func (f *fan) awaited(c *cast) bool {
 func (f *fan) watch() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	starving, moving := []*cast{}, f.direct > 0
+	starving, moving := []*cast{}, f.direct > 0 || f.changed != f.seen
+	f.seen = f.changed
 	for _, c := range f.casts {
-		moving = moving || c.fetching
+		moving = moving || !c.over && !c.full()
 		if c.full() && c.starves() {
 			starving = append(starving, c)
 		}

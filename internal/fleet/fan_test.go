@@ -152,6 +152,35 @@ func TestCrossed(t *testing.T) {
 	})
 }
 
+// TestNotCrossed: who waits for what is about to come is not taken for one that waits for the others.
+func TestNotCrossed(t *testing.T) {
+	f := newFan(t.Context())
+	a, b := f.join(), f.join()
+	first, second := newCast(f, remote.Layer{}, 0), newCast(f, remote.Layer{}, 0)
+	for range windowMost {
+		first.chunks = append(first.chunks, &chunk{bytes: make([]byte, chunkSize)})
+	}
+	f.chunks = windowMost
+	first.readers = []*reader{{m: a, cast: first, next: windowMost, waits: true}, {m: b, cast: first}}
+	second.readers = []*reader{{m: b, cast: second, waits: true}}
+	a.reading, b.reading, a.planned, b.planned = 1, 1, 1, 1
+	first.stop, second.stop = func() {}, func() {}
+	f.casts[castKey{layer: image.DigestOf([]byte("1"))}], f.casts[castKey{layer: image.DigestOf([]byte("2"))}] = first, second
+	look := func(when string, want bool) {
+		t.Helper()
+		f.watch()
+		if a.alone || b.alone != want {
+			t.Errorf("%s: let go are %v and %v", when, a.alone, b.alone)
+		}
+	}
+	look("at first", false)
+	look("the second layer is between two chunks", false) // neither fetching nor full
+	second.over = true
+	f.settle()
+	look("who waits for its end has not looked yet", false)
+	look("nothing has changed since", true)
+}
+
 // TestOneDies: the others get all, of the same read.
 func TestOneDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
