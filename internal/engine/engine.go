@@ -194,6 +194,13 @@ func certificates() (*dockercontext.TLSData, error) {
 	return dockercontext.TLSDataFromFiles(filepath.Join(dir, "ca.pem"), own[0], own[1])
 }
 
+// Endpoint returns the address of the engine that Options.URL stands for, as it may be
+// shown. It contacts nobody.
+func Endpoint(engineURL string) (string, error) {
+	e, err := resolve(engineURL)
+	return display(e.Host), err
+}
+
 // contextScheme is what an engine's URL begins with that names a docker context.
 const contextScheme = "context://"
 
