@@ -138,8 +138,11 @@ func (c *Client) Pull(ctx context.Context, q Request, p transfer.Progress) ([]tr
 			return nil, ctx.Err()
 		}
 		if err == nil {
-			if out.Error != nil {
+			switch {
+			case out.Error != nil:
 				return out.Images, out.Error.fault(c.address)
+			case len(out.Images) != len(q.Images):
+				return nil, c.strange()
 			}
 			return out.Images, nil
 		}
@@ -191,7 +194,7 @@ func (c *Client) attempt(ctx context.Context, body []byte, to *shown) (out *outc
 	for lines.Scan() {
 		watchdog.Reset(c.silence)
 		var e event
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil || e == (event{}) {
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil || e == (event{}) && !heard { // later ones may be newer than this
 			return nil, heard, final{c.strange()}
 		}
 		heard = true

@@ -14,10 +14,11 @@ const maxNotes = 100
 // what has changed since it asked last. So a slow one holds up nobody and takes no memory.
 // It is a transfer.Progress.
 type feed struct {
-	mu     sync.Mutex
-	status string
-	notes  []string
-	layers []*layer
+	mu       sync.Mutex
+	status   string
+	notes    []string
+	expected int64 // bytes of layers
+	layers   []*layer
 }
 
 // layer is a transfer.Bar.
@@ -51,6 +52,13 @@ func (f *feed) Note(text string) {
 	}
 }
 
+// expect says that so many bytes of layers are to move, more than was said before.
+func (f *feed) expect(n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expected += n
+}
+
 // Layer implements transfer.Progress.
 func (f *feed) Layer(name string, size int64) transfer.Bar {
 	l := &layer{name: name, size: size}
@@ -74,9 +82,10 @@ func (l *layer) Fail() { l.state.CompareAndSwap(nil, &stateFailed) }
 
 // cursor is what a reader has been told.
 type cursor struct {
-	status string
-	notes  int
-	layers []told
+	status   string
+	notes    int
+	expected int64
+	layers   []told
 }
 
 type told struct {
@@ -87,11 +96,15 @@ type told struct {
 // since returns what the reader has not been told, and moves its cursor.
 func (f *feed) since(c *cursor) []event {
 	f.mu.Lock()
-	status, notes, layers := f.status, f.notes, f.layers
+	status, notes, expected, layers := f.status, f.notes, f.expected, f.layers
 	f.mu.Unlock()
 	var news []event
 	for ; c.notes < len(notes); c.notes++ {
 		news = append(news, event{Note: notes[c.notes]})
+	}
+	if c.expected != expected {
+		c.expected = expected
+		news = append(news, event{Expect: expected})
 	}
 	for n, l := range layers {
 		now := told{state: l.state.Load()} // before the bytes: what has ended gets no more

@@ -109,6 +109,9 @@ func (f *follower) poll(ctx context.Context) (what string, err error) {
 	if done.Handled == done.Pulled {
 		return "state", f.remember(done)
 	}
+	if err := f.remember(done); err != nil { // what was begun is known after a restart, too
+		f.log.Warn("a restart would not know of this move", "error", err)
+	}
 	if err := f.command(ctx, done); err != nil {
 		return "command", err
 	}
@@ -164,6 +167,9 @@ func (f *follower) pull(ctx context.Context, id image.ID) error {
 	}
 	f.looked = true
 	done := Done{Pulled: id, ID: j.results[0].ID, Handled: was.Handled}
+	if id != was.Pulled && was.Handled != was.Pulled { // also where it moves back: the command for the other may have done half of it
+		done.Handled = image.ID{}
+	}
 	if len(f.o.Command.Args) == 0 {
 		done.Handled = id
 	}

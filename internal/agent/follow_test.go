@@ -256,6 +256,41 @@ func TestFollowFailures(t *testing.T) {
 	}
 }
 
+// TestFollowBack: where the command failed for what a tag has left again, it is run for what
+// it names now, though that was handled before; also after a restart.
+func TestFollowBack(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		dir := t.TempDir()
+		f := newFollowing(t, `echo ran >>`+dir+`/ran; test ! -e `+dir+`/broken`)
+		ran := func() int {
+			content, _ := os.ReadFile(filepath.Join(dir, "ran"))
+			return strings.Count(string(content), "ran")
+		}
+		first := f.move("first")
+		f.start()
+		f.handled(first)
+		if err := os.WriteFile(filepath.Join(dir, "broken"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f.move("second")
+		until(t, "the command fails", func() bool { return f.agent.status().Follows[0].Error != "" })
+		if restart {
+			f.stop()
+		}
+		before := ran()
+		if err := os.Remove(filepath.Join(dir, "broken")); err != nil {
+			t.Fatal(err)
+		}
+		f.move("first")
+		if restart {
+			f.start()
+		}
+		f.handled(first)
+		until(t, "the command is run again", func() bool { return ran() > before })
+		f.stop()
+	}
+}
+
 // TestFollowState: a state that makes no sense, or cannot be written, is told, and stops nothing.
 func TestFollowState(t *testing.T) {
 	f := newFollowing(t, "")

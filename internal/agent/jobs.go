@@ -10,6 +10,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/transfer"
 )
 
@@ -221,6 +222,11 @@ func (s *jobs) work(ctx context.Context, j *job) ([]transfer.Result, error) {
 		}
 		j.named[ref.String()] = id
 		return "", nil
+	}
+	o.Lacks = func(_ transfer.PullImage, layers []remote.Layer) {
+		for _, l := range layers {
+			j.feed.expect(max(0, l.Size))
+		}
 	}
 	images := make([]string, len(j.order.images))
 	for i, img := range j.order.images {

@@ -52,6 +52,7 @@ type event struct {
 	Status *string     `json:"status,omitempty"` // what is waited for; empty ends it
 	Note   string      `json:"note,omitempty"`
 	Layer  *layerEvent `json:"layer,omitempty"`
+	Expect int64       `json:"expect,omitempty"` // bytes of layers that are to move, as far as is known
 	Alive  bool        `json:"alive,omitempty"`  // nothing has happened, and the pull goes on
 	Result *outcome    `json:"result,omitempty"` // the last line
 }

@@ -20,8 +20,12 @@ type shown struct {
 	bars     []*shownBar
 	now      []*shownBar // by their numbers in this connection
 	notes    int         // in all
+	expected int64       // bytes, the same
 	came     int         // in this connection
 }
+
+// expecter is a fleet.Progress.
+type expecter interface{ Expect(bytes int64) }
 
 type shownBar struct {
 	transfer.Bar
@@ -50,6 +54,11 @@ func (s *shown) show(e event) {
 			s.notes++
 			s.progress.Note(e.Note)
 		}
+	case e.Expect > s.expected:
+		if p, ok := s.progress.(expecter); ok {
+			p.Expect(e.Expect - s.expected)
+		}
+		s.expected = e.Expect
 	case e.Layer != nil:
 		s.layer(*e.Layer)
 	}

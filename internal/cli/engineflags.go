@@ -74,6 +74,9 @@ func (e *enginesFlags) many(a *app, set *config.Config) ([]string, error) {
 		a.engine = all[0]
 		return nil, nil
 	}
+	if len(all) == 0 && !listed && e.via.wants("") {
+		return []string{""}, nil
+	}
 	if len(all) == 0 && listed {
 		return nil, fault.New(fault.Usage, "no engine is named in %s", cmp.Or(e.file, "--pullhosts")).Advise("Write one a line: tcp://host:2376, ssh://user@host, or the name of a docker context.")
 	}
@@ -133,7 +136,11 @@ func (a *app) readEngines(name string) ([]string, error) {
 // A nil *engine.Client would be an Engine that is not nil.
 func (a *app) hosts(urls []string) (hosts []fleet.Host, closeAll func()) {
 	for _, url := range urls {
-		hosts = append(hosts, fleet.NewEngine(engine.Redact(url), func(ctx context.Context) (fleet.Engine, error) {
+		name := engine.Redact(url)
+		if url == "" { // the one that docker uses
+			name, _ = engine.Endpoint("") // who connects says why there is none
+		}
+		hosts = append(hosts, fleet.NewEngine(name, func(ctx context.Context) (fleet.Engine, error) {
 			c, err := engine.Connect(ctx, engine.Options{URL: url, CacheDir: cacheDir(), Store: a.engineStore, Seal: a.seal, Log: a.log()})
 			if err != nil {
 				return nil, err

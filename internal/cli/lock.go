@@ -25,6 +25,10 @@ const lockPatience = time.Second
 // remote and no engine.
 var unlocked = []string{"list", "show", "add", "rm"} // of `dogestry remote`
 
+// lasting are commands that run on and on: what the configuration says of a lock is not
+// about them, or nothing else would ever run. Their flag is.
+var lasting = []string{"agent", "serve"}
+
 // takeLock takes the lock that there may be, for as long as the process runs.
 func (a *app) takeLock(c *cobra.Command, set *config.Config) error {
 	path := a.lockFile
@@ -32,7 +36,9 @@ func (a *app) takeLock(c *cobra.Command, set *config.Config) error {
 	case a.completing:
 		return nil
 	case !c.Flags().Changed(lockFlag):
-		path = set.LockFile.Value
+		if path = set.LockFile.Value; slices.Contains(lasting, c.Name()) {
+			path = ""
+		}
 	case path == "":
 		return fault.New(fault.Usage, "--%s is empty", lockFlag).Advise("Name the file, or leave it out.")
 	}

@@ -110,8 +110,14 @@ func readToken(file string) (string, error) {
 
 // address is where the agent of an engine is looked for; "" where none is.
 func (v *agentVia) address(engineURL string) string {
-	if !strings.Contains(engineURL, "://") && strings.Contains(engineURL, ":") {
+	switch scheme, _, ok := strings.Cut(engineURL, "://"); {
+	case !ok && strings.Contains(engineURL, ":"):
 		engineURL = "tcp://" + engineURL
+	case !ok || scheme == "context": // one that docker knows
+		var err error
+		if engineURL, err = engine.Endpoint(engineURL); err != nil {
+			return "" // who connects says why
+		}
 	}
 	u, err := url.Parse(engineURL)
 	if err != nil || u.Scheme != "tcp" && u.Scheme != "ssh" || u.Hostname() == "" {
@@ -134,8 +140,8 @@ func (v *agentVia) hosts(ctx context.Context, a *app, fed []fleet.Host, p manyPu
 	for i, engineURL := range p.urls {
 		address := v.address(engineURL)
 		if address == "" && v.mode == "require" {
-			return nil, nil, fault.New(fault.Usage, "no agent is looked for at %s", engine.Redact(engineURL)).
-				Advise("Agents are looked for on the hosts of engines that are named as tcp://host:port or ssh://host.")
+			return nil, nil, fault.New(fault.Usage, "no agent is looked for at %s", fed[i].Name()).
+				Advise("Agents are looked for on the hosts of engines that are at tcp://host:port or ssh://host, also by docker contexts and DOCKER_HOST.")
 		}
 		if address != "" {
 			clients[i] = agent.NewClient(agent.ClientOptions{

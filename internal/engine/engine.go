@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -193,6 +194,13 @@ func certificates() (*dockercontext.TLSData, error) {
 	return dockercontext.TLSDataFromFiles(filepath.Join(dir, "ca.pem"), own[0], own[1])
 }
 
+// Endpoint returns the address of the engine that Options.URL stands for, as it may be
+// shown. It contacts nobody.
+func Endpoint(engineURL string) (string, error) {
+	e, err := resolve(engineURL)
+	return display(e.Host), err
+}
+
 // contextScheme is what an engine's URL begins with that names a docker context.
 const contextScheme = "context://"
 
@@ -294,7 +302,7 @@ func checkURL(host string) error {
 
 // Redact returns the URL of an engine as it may be shown: without the password that
 // somebody may have written into it.
-func Redact(url string) string { return display(url) }
+func Redact(engineURL string) string { return display(engineURL) }
 
 // display returns host without the password it may hold, also where it is no URL.
 func display(host string) string {
@@ -336,7 +344,11 @@ func (c *Client) failure(ctx context.Context, err error, format string, args ...
 		return fault.Wrap(fault.Refused, err, "no permission to use the Docker Engine at %s", c.host).
 			Advise("Join the group that owns the socket (often `docker`), or run as root.")
 	case client.IsErrConnectionFailed(err):
-		return fault.Wrap(fault.Other, err, "no Docker Engine answers at %s", c.host).
+		var request *url.Error
+		if errors.As(err, &request) {
+			err = request.Err // without the request's path
+		}
+		return fault.Wrap(fault.Other, absent{err}, "no Docker Engine answers at %s", c.host).
 			Advise("%s", notThere(c.host))
 	case strings.Contains(err.Error(), "no space left on device"):
 		return fault.Wrap(fault.Other, err, "the engine at %s has no space left: %s", c.host, what).
@@ -345,3 +357,11 @@ func (c *Client) failure(ctx context.Context, err error, format string, args ...
 		return fault.Wrap(fault.Other, err, "the engine at %s: %s", c.host, what)
 	}
 }
+
+// ErrAbsent is what errors are that say that no engine answers.
+var ErrAbsent = errors.New("no engine answers")
+
+// absent makes an error ErrAbsent, and keeps what it says.
+type absent struct{ error }
+
+func (a absent) Unwrap() []error { return []error{a.error, ErrAbsent} }

@@ -19,18 +19,20 @@ type cast struct {
 	stop    context.CancelFunc
 	readers []*reader
 
-	chunks   []chunk // the window: what not all have taken yet
-	base     int     // the number of its first one
-	fetching bool    // the next one is awaited from the remote
-	over     bool    // no more come
-	err      error   // why; nil at the end of the layer
+	chunks   []*chunk // the window: what not all have taken yet
+	base     int      // the number of its first one
+	fetching bool     // the next one is awaited from the remote
+	over     bool     // no more come
+	err      error    // why; nil at the end of the layer
 }
 
-// chunk is a piece of a layer. It is not changed any more, so a reader that is let go
-// may finish it.
+// chunk is a piece of a layer. It is not changed before it is out of the window and all
+// readers have finished it, also those that were let go: its memory is used again then.
 type chunk struct {
-	bytes []byte
-	sum   image.Digest // of the layer up to its end
+	bytes   []byte
+	sum     image.Digest // of the layer up to its end
+	readers int          // that have taken it, and not finished
+	gone    bool         // out of the window
 }
 
 func newCast(f *fan, layer remote.Layer, index int) *cast {
@@ -78,7 +80,9 @@ func (c *cast) full() bool {
 // trim drops the chunks that all have taken.
 func (c *cast) trim() {
 	for len(c.chunks) > 0 && len(c.holders()) == 0 {
-		c.chunks[0] = chunk{}
+		c.chunks[0].gone = true
+		c.fan.recycle(c.chunks[0])
+		c.chunks[0] = nil
 		c.chunks = c.chunks[1:]
 		c.base++
 		c.fan.chunks--
@@ -105,18 +109,19 @@ func (c *cast) pump(ctx context.Context, from remote.Source) {
 func (c *cast) copy(ctx context.Context, body io.Reader) error {
 	sum := sha256.New()
 	for {
-		if err := c.room(ctx); err != nil {
+		b, err := c.room(ctx)
+		if err != nil {
 			return err
 		}
-		b := make([]byte, chunkSize)
 		n, err := readFull(body, b)
 		sum.Write(b[:n])
 		c.fan.mu.Lock()
 		c.fetching = false
 		if n > 0 {
-			c.chunks = append(c.chunks, chunk{b[:n], image.Digest(sum.Sum(nil))})
+			c.chunks = append(c.chunks, &chunk{bytes: b[:n], sum: image.Digest(sum.Sum(nil))})
 		} else {
 			c.fan.chunks--
+			c.fan.free = append(c.fan.free, b)
 		}
 		if err == nil {
 			c.fan.settle()
@@ -128,8 +133,8 @@ func (c *cast) copy(ctx context.Context, body io.Reader) error {
 	}
 }
 
-// room waits until the window has a place, and takes it.
-func (c *cast) room(ctx context.Context) error {
+// room waits until the window has a place, takes it, and returns the memory for it.
+func (c *cast) room(ctx context.Context) ([]byte, error) {
 	f := c.fan
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -146,11 +151,16 @@ func (c *cast) room(ctx context.Context) error {
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	c.fetching = true
 	f.chunks++
-	return nil
+	if last := len(f.free) - 1; last >= 0 {
+		b := f.free[last]
+		f.free = f.free[:last]
+		return b, nil
+	}
+	return make([]byte, chunkSize), nil
 }
 
 // readFull reads until p is full or r ends, and returns the end as r says it.

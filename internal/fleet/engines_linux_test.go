@@ -307,8 +307,8 @@ func (x *trouble) run(t *testing.T) []Outcome {
 		t.Logf("%s: %s in %s, %d bytes for itself, %v", out.Host, out.Status, out.Took.Round(time.Millisecond), out.Alone, out.Err)
 		switch {
 		case i == x.dying:
-			if out.Status != Failed || out.Err == nil {
-				t.Errorf("the one that died: %+v", out)
+			if out.Status != Failed || out.Err == nil || strings.Count(out.Err.Error(), x.engines[i].Host) != 1 {
+				t.Errorf("the one that died: %+v: %v", out, out.Err)
 			}
 			continue
 		case i == x.full:

@@ -42,10 +42,12 @@ type fan struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change: who waits looks again
+	seen    chan struct{} // what that was when watch looked last
 	members []*member
 	casts   map[castKey]*cast
-	chunks  int // in memory
-	direct  int // reads that go to the remote without a cast, and wait
+	chunks  int      // in the windows
+	free    [][]byte // what was chunks
+	direct  int      // what waits for the remote without a cast
 }
 
 // member is an engine that is fed.
@@ -53,7 +55,7 @@ type member struct {
 	fan     *fan
 	planned int                   // of how many images it is known what it lacks
 	wants   map[image.Digest]bool // of the last of these, those layers that it has not opened yet
-	reading int                   // its readers that wait for bytes
+	reading int                   // its readers that wait for bytes, and what else waits for the remote
 	behind  time.Duration         // for how long it has held others back
 	alone   bool                  // it reads for itself
 	over    bool
@@ -107,6 +109,18 @@ func (m *member) lacks(index int, layers []remote.Layer) {
 	m.fan.settle()
 }
 
+// await says that the engine waits for the remote, though not as one of its readers, until over is called.
+func (m *member) await() (over func()) {
+	add := func(n int) {
+		m.fan.mu.Lock()
+		defer m.fan.mu.Unlock()
+		m.reading += n
+		m.fan.direct += n
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
 // leave says that the engine opens nothing any more. It returns how many bytes it has
 // read for itself, because it had fallen behind.
 func (m *member) leave() (alone int64) {
@@ -130,6 +144,14 @@ func (f *fan) settle() {
 	f.changed = make(chan struct{})
 }
 
+// recycle keeps a chunk's memory for another one, once nobody reads it.
+func (f *fan) recycle(ch *chunk) {
+	if ch.gone && ch.readers == 0 && len(f.free) < windowAll {
+		f.free = append(f.free, ch.bytes[:chunkSize])
+		ch.bytes = nil
+	}
+}
+
 // awaited reports whether an engine may still open c from its beginning.
 func (f *fan) awaited(c *cast) bool {
 	for _, m := range f.members {
@@ -145,9 +167,10 @@ func (f *fan) awaited(c *cast) bool {
 func (f *fan) watch() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	starving, moving := []*cast{}, f.direct > 0
+	starving, moving := []*cast{}, f.direct > 0 || f.changed != f.seen
+	f.seen = f.changed
 	for _, c := range f.casts {
-		moving = moving || c.fetching
+		moving = moving || !c.over && !c.full()
 		if c.full() && c.starves() {
 			starving = append(starving, c)
 		}

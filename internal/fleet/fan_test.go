@@ -1,9 +1,11 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -150,6 +152,35 @@ func TestCrossed(t *testing.T) {
 	})
 }
 
+// TestNotCrossed: who waits for what is about to come is not taken for one that waits for the others.
+func TestNotCrossed(t *testing.T) {
+	f := newFan(t.Context())
+	a, b := f.join(), f.join()
+	first, second := newCast(f, remote.Layer{}, 0), newCast(f, remote.Layer{}, 0)
+	for range windowMost {
+		first.chunks = append(first.chunks, &chunk{bytes: make([]byte, chunkSize)})
+	}
+	f.chunks = windowMost
+	first.readers = []*reader{{m: a, cast: first, next: windowMost, waits: true}, {m: b, cast: first}}
+	second.readers = []*reader{{m: b, cast: second, waits: true}}
+	a.reading, b.reading, a.planned, b.planned = 1, 1, 1, 1
+	first.stop, second.stop = func() {}, func() {}
+	f.casts[castKey{layer: image.DigestOf([]byte("1"))}], f.casts[castKey{layer: image.DigestOf([]byte("2"))}] = first, second
+	look := func(when string, want bool) {
+		t.Helper()
+		f.watch()
+		if a.alone || b.alone != want {
+			t.Errorf("%s: let go are %v and %v", when, a.alone, b.alone)
+		}
+	}
+	look("at first", false)
+	look("the second layer is between two chunks", false) // neither fetching nor full
+	second.over = true
+	f.settle()
+	look("who waits for its end has not looked yet", false)
+	look("nothing has changed since", true)
+}
+
 // TestOneDies: the others get all, of the same read.
 func TestOneDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -231,6 +262,82 @@ func TestMemory(t *testing.T) {
 		<-done
 		if f.chunks != 0 || len(f.casts) != 0 {
 			t.Errorf("%d chunks and %d layers are left", f.chunks, len(f.casts))
+		}
+	})
+}
+
+// TestChunksAreUsedAgain: a long layer takes no more memory than a window does, and what one
+// who was let go still reads is not written over.
+func TestChunksAreUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, time.Millisecond, 150*mib)
+		f := newFan(t.Context())
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { f.run(ctx); close(done) }()
+		defer func() { end(); <-done }()
+		var readers []*reader
+		for _, m := range []*member{f.join(), f.join()} {
+			m.lacks(0, []remote.Layer{s.layer(l[0])})
+			defer m.leave()
+		}
+		from := share(s)
+		for _, m := range slices.Clone(f.members) {
+			r, err := m.open(t.Context(), from, s.layer(l[0]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			readers = append(readers, r.(*reader))
+		}
+		quick, slow := readers[0], readers[1]
+		got := make([]byte, 150*mib)
+		if _, err := io.ReadFull(slow, got[:100]); err != nil {
+			t.Fatal(err)
+		}
+		used := map[*byte]bool{}
+		for at := 0; at < len(got); at += mib / 2 {
+			if _, err := io.ReadFull(quick, got[at:at+mib/2]); err != nil {
+				t.Fatal(err)
+			}
+			used[&quick.taken.bytes[0]] = true
+		}
+		if !bytes.Equal(got, s.layers[l[0]]) {
+			t.Error("the quick one got other bytes")
+		}
+		if !slow.m.alone {
+			t.Error("the slow one was not let go")
+		}
+		if len(used) > windowMost+2 { // those of the window, of the quick one and of the slow one
+			t.Errorf("%d chunks were made for 150", len(used))
+		}
+		if _, err := io.ReadFull(slow, got[100:]); err != nil || !bytes.Equal(got, s.layers[l[0]]) {
+			t.Errorf("the slow one: error %v, or other bytes", err)
+		}
+	})
+}
+
+// TestMeasuredOnce: a layer of unknown size is read for that once, and who waits for it is not let go.
+func TestMeasuredOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newStore(t, time.Millisecond, mib, 90*mib)
+		measured := 0
+		size := func(ctx context.Context, job Job) error {
+			_, err := job.Options.Measure(ctx, l[0], func() (int64, error) {
+				measured++
+				return mib, sleep(ctx, 2*time.Minute)
+			})
+			return err
+		}
+		all := []*host{{lacks: [][]image.Digest{l}, before: size}, {lacks: [][]image.Digest{l}, before: size}, {lacks: [][]image.Digest{l[1:]}}}
+		outcomes, err := Pull(t.Context(), hostsOf(all), jobOf(t, s, 1), Options{})
+		if err != nil || measured != 1 {
+			t.Errorf("error %v, measured %d times", err, measured)
+		}
+		for _, out := range outcomes {
+			if out.Alone > 0 {
+				t.Errorf("%s read %d bytes for itself", out.Host, out.Alone)
+			}
 		}
 	})
 }

@@ -24,9 +24,10 @@ type reader struct {
 	next  int   // the number of the chunk that it takes next; guarded by the fan's lock
 	waits bool  // for that; the same
 
-	rest []byte       // of the chunk before it
-	had  int64        // bytes that it has got of the cast
-	sum  image.Digest // of them
+	taken *chunk       // the one before it
+	rest  []byte       // of that
+	had   int64        // bytes that it has got of the cast
+	sum   image.Digest // of them
 
 	alone bool
 	body  io.ReadCloser // its own, once it is
@@ -55,11 +56,13 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// take waits for the next chunk. It returns io.EOF at the end of the layer.
+// take waits for the next chunk, now that it has finished the one before. It returns
+// io.EOF at the end of the layer.
 func (r *reader) take() error {
 	f, c := r.m.fan, r.cast
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	r.finish()
 	for {
 		switch at := r.next - c.base; {
 		case r.ctx.Err() != nil:
@@ -68,7 +71,9 @@ func (r *reader) take() error {
 			r.part()
 			return errLost
 		case at < len(c.chunks):
-			r.rest, r.sum = c.chunks[at].bytes, c.chunks[at].sum
+			r.taken = c.chunks[at]
+			r.taken.readers++
+			r.rest, r.sum = r.taken.bytes, r.taken.sum
 			r.had += int64(len(r.rest))
 			r.next++
 			f.settle()
@@ -89,6 +94,16 @@ func (r *reader) take() error {
 		f.mu.Lock()
 		r.waits = false
 		r.m.reading--
+	}
+}
+
+// finish gives back the chunk that it has read to its end. The fan is locked. It is for
+// Read alone: a chunk in which a reader is closed is not used again.
+func (r *reader) finish() {
+	if r.taken != nil {
+		r.taken.readers--
+		r.m.fan.recycle(r.taken)
+		r.taken = nil
 	}
 }
 

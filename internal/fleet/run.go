@@ -20,6 +20,7 @@ type run struct {
 	o        Options
 	hosts    []Host
 	outcomes []Outcome // each written by the goroutine of its host alone
+	sizes    memo[image.Digest, int64]
 }
 
 // checksAtOnce bounds the hosts that are checked at once.
@@ -153,6 +154,12 @@ func (r *run) own(job Job, h Host, progress Progress, from *shared, m *member) J
 		if m != nil {
 			m.lacks(index[img], layers)
 		}
+	}
+	job.Options.Measure = func(ctx context.Context, layer image.Digest, read func() (int64, error)) (int64, error) {
+		if m != nil {
+			defer m.await()()
+		}
+		return r.sizes.get(ctx, layer, read)
 	}
 	return job
 }

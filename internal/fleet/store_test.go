@@ -145,8 +145,9 @@ type host struct {
 	name   string
 	id     string
 	unwell error
-	wait   time.Duration // before it says what it lacks
-	pace   time.Duration // for each mebibyte
+	wait   time.Duration                            // before it says what it lacks
+	before func(ctx context.Context, job Job) error // the same
+	pace   time.Duration                            // for each mebibyte
 	lacks  [][]image.Digest
 	stop   int // after so many layers it fails
 	silent bool
@@ -185,6 +186,11 @@ func (h *host) Pull(ctx context.Context, job Job) (results []transfer.Result, er
 		}
 		if err := sleep(ctx, h.wait); err != nil {
 			return results, err
+		}
+		if h.before != nil {
+			if err := h.before(ctx, job); err != nil {
+				return results, err
+			}
 		}
 		var layers []remote.Layer
 		if len(h.lacks[i]) > 0 {

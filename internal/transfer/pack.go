@@ -42,7 +42,7 @@ func (p *pull) pack(ctx context.Context, send []image.Digest) error {
 			p.packed[d] = in
 			continue
 		}
-		if l.Size, err = p.measure(ctx, l); err != nil {
+		if l.Size, err = p.o.Measure(ctx, d, func() (int64, error) { return p.measure(ctx, l) }); err != nil {
 			return fmt.Errorf("%s: %w", p.image.Source, err)
 		}
 		p.layers[d] = l

@@ -271,6 +271,9 @@ func (p *pull) cleanUp(ctx context.Context, err error) error {
 	quick, cancel := context.WithTimeout(ctx, cleanupTime)
 	defer cancel()
 	if left := p.to.RemoveUntagged(quick, p.id); left != nil {
+		if errors.Is(err, engine.ErrAbsent) && errors.Is(left, engine.ErrAbsent) {
+			return err // it would say the same again
+		}
 		return errors.Join(err, left)
 	}
 	return err

@@ -399,6 +399,16 @@ func TestRegistryMeasures(t *testing.T) {
 	pull(Options{})
 	read("what the engine has")
 
+	// Who knows the size is believed.
+	e = packless{&counted{Client: newClassic(base).connect(t)}}
+	pull(Options{Measure: func(_ context.Context, id image.Digest, _ func() (int64, error)) (int64, error) {
+		if id.String() != more.Layers()[1].DiffID() {
+			t.Errorf("asked for the size of %s", id)
+		}
+		return more.Layers()[1].Size(), nil
+	}})
+	read("one of which the size is told", "1 times")
+
 	// The engine has said that it holds more than it does: all is sent.
 	e = packless{&counted{Client: newClassic().connect(t), held: func(_, all int) int { return all - 1 }}}
 	if n, _, _ := pull(Options{}).Moved(); n != 2 {

@@ -72,6 +72,10 @@ type Options struct {
 	// tells nobody.
 	Lacks func(img PullImage, layers []remote.Layer)
 
+	// Measure, on a pull, is asked for the size of a layer of which the remote does not
+	// know it; read reads it for that. Nil reads.
+	Measure func(ctx context.Context, layer image.Digest, read func() (int64, error)) (int64, error)
+
 	// Ahead is how many bytes of each layer a pull reads ahead of the engine; 0 means 8 MiB.
 	Ahead int64
 
@@ -94,6 +98,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Lacks == nil {
 		o.Lacks = func(PullImage, []remote.Layer) {}
+	}
+	if o.Measure == nil {
+		o.Measure = func(_ context.Context, _ image.Digest, read func() (int64, error)) (int64, error) { return read() }
 	}
 	if o.Ahead <= 0 {
 		o.Ahead = streamChunks * chunkSize
