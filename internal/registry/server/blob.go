@@ -149,7 +149,7 @@ func (s *Server) sendLayer(c call, layer remote.Layer) error {
 		return &failure{status: http.StatusHTTPVersionNotSupported, code: codeUnsupported, message: "the size of this blob is not known: ask with HTTP/1.1"}
 	}
 	ctx := c.r.Context()
-	release, err := s.room.take(ctx, pieceSize)
+	release, err := s.room.sit(ctx, pieceSize)
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (s *Server) sendPart(c call, b blob, p part) error {
 		return s.write(c, b.document[p.offset:p.offset+p.length], &pace)
 	}
 	ctx := c.r.Context()
-	release, err := s.room.take(ctx, pieceSize)
+	release, err := s.room.sit(ctx, pieceSize)
 	if err != nil {
 		return err
 	}

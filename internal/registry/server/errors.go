@@ -150,6 +150,7 @@ func writeError(w http.ResponseWriter, r *http.Request, f *failure) {
 		h.Set("Retry-After", strconv.Itoa(f.retry))
 	}
 	h.Del("Etag")
+	h.Del("Content-Range")
 	body, err := json.Marshal(document)
 	if err != nil {
 		panic(err) // nothing in it can fail

@@ -118,6 +118,28 @@ func TestRoomOfClients(t *testing.T) {
 	}
 }
 
+// TestSeats: clients alone do not fill the room, so that what they wait for is read.
+func TestSeats(t *testing.T) {
+	s := New(Options{})
+	s.room.wait = time.Nanosecond
+	seated := 0
+	for ; seated <= maxMemory/pieceSize; seated++ {
+		stand, err := s.room.sit(t.Context(), pieceSize)
+		if err != nil {
+			break
+		}
+		defer stand()
+	}
+	release, err := s.room.take(t.Context(), decodedMemory)
+	if err != nil {
+		t.Fatalf("%d clients leave no room for a layer: %v", seated, err)
+	}
+	release()
+	if seated < maxMemory/pieceSize/2 {
+		t.Errorf("there is room for %d clients", seated)
+	}
+}
+
 // TestPace: who is slow may be so while nobody waits.
 func TestPace(t *testing.T) {
 	r := newRoom(1, time.Second)
