@@ -31,7 +31,7 @@ type Writable interface {
 // Options of a Server.
 type Options struct {
 	// From is what is read. What it can do besides is made use of: remote.Memberships,
-	// remote.Members, remote.Referred, remote.Manifests, remote.Ranges, remote.Repositories, remote.Catalogued,
+	// remote.Members, remote.Referred, remote.Manifests, remote.Ranges, remote.Repositories, remote.Catalogued, remote.Paged,
 	// remote.Unproved. Besides is asked instead where From is a view of it that does not show all of that.
 	From    remote.Source
 	Besides any
@@ -90,6 +90,7 @@ type Server struct {
 	members     remote.Members     // nil where there are none
 	referred    remote.Referred    // nil where that is not known
 	catalogued  remote.Catalogued  // nil where tags have to be listed for that
+	paged       remote.Paged       // nil where tags come in any order, and all of them
 	manifests   remote.Manifests   // nil where there is none
 	ranges      remote.Ranges      // nil where there are none
 	unproved    remote.Unproved    // nil where there is none
@@ -173,6 +174,7 @@ func New(o Options) *Server {
 	s.members, _ = o.Besides.(remote.Members)
 	s.referred, _ = o.Besides.(remote.Referred)
 	s.catalogued, _ = o.Besides.(remote.Catalogued)
+	s.paged, _ = o.Besides.(remote.Paged)
 	s.manifests, _ = o.Besides.(remote.Manifests)
 	s.ranges, _ = o.Besides.(remote.Ranges)
 	s.unproved, _ = o.Besides.(remote.Unproved)
