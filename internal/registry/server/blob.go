@@ -307,6 +307,7 @@ func (s *Server) openKnown(ctx context.Context, repository string, layer remote.
 			return r, err
 		}
 	}
+	ctx = remote.WithRoom(ctx, s.windows.take)
 	from, err := s.whenRoom(ctx, s.decoding(ctx, layer), func() (io.ReadCloser, error) {
 		if s.unproved != nil {
 			from, err := s.unproved.OpenDecoded(ctx, layer)
@@ -323,6 +324,7 @@ func (s *Server) openKnown(ctx context.Context, repository string, layer remote.
 // open opens a layer that is to be proved, once there is room for it: memory does not
 // grow with the number of layers.
 func (s *Server) open(ctx context.Context, repository string, layer remote.Layer) (io.ReadCloser, error) {
+	ctx = remote.WithRoom(ctx, s.windows.take)
 	return s.whenRoom(ctx, s.decoding(ctx, layer), func() (io.ReadCloser, error) {
 		return remote.SourceOf(s.from, repository).Open(ctx, layer)
 	})

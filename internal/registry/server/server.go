@@ -98,6 +98,7 @@ type Server struct {
 	routes  []route
 	buffers sync.Pool // of *[pieceSize]byte
 	room    *room     // for layers on their way out
+	windows *room     // for what some of them take besides
 	writing *room     // for those on their way to the store
 
 	found   *memory[image.Digest, remote.Layer] // as it was when it was looked for last
@@ -128,6 +129,10 @@ const (
 	decodedMemory = 6<<20 + ownPieces*pieceSize
 	plainMemory   = 256<<10 + ownPieces*pieceSize
 )
+
+// maxWindows is what all may take together, in bytes, that refer further back than what
+// dogestry writes (remote.WithRoom): one of the largest ones that there may be.
+const maxWindows = 128 << 20
 
 // What layers on their way to the store may take together, in bytes, and one for
 // being encoded. What the store takes for it, and for the upload that it is read from,
@@ -161,6 +166,7 @@ func New(o Options) *Server {
 		by:      newMemory[memberKey, string](maxBy),
 		configs: newMemory[image.Digest, image.Digest](maxConfigs),
 		room:    newRoom(maxMemory, roomWait),
+		windows: newRoom(maxWindows, roomWait),
 		writing: newRoom(maxWriting, writingWait),
 	}
 	if s.maxBlob == 0 {
