@@ -143,6 +143,7 @@ func writeError(w http.ResponseWriter, r *http.Request, f *failure) {
 		}
 	}
 	h := w.Header()
+	h.Del("Content-Range") // of the part that is not sent
 	for name, values := range f.header {
 		h[name] = values
 	}
@@ -150,7 +151,6 @@ func writeError(w http.ResponseWriter, r *http.Request, f *failure) {
 		h.Set("Retry-After", strconv.Itoa(f.retry))
 	}
 	h.Del("Etag")
-	h.Del("Content-Range")
 	body, err := json.Marshal(document)
 	if err != nil {
 		panic(err) // nothing in it can fail
