@@ -92,7 +92,9 @@ func (a *app) rm(ctx context.Context, name string, patterns []names.Pattern, mem
 		defer hide()
 	}
 	r.errs = make([]error, len(r.Tags)+len(r.Members))
-	if !dryRun {
+	if dryRun {
+		copy(r.errs[len(r.Tags):], names.WouldRemoveMembers(ctx, from, r.Members, r.Tags))
+	} else {
 		display.Status("removing tags from " + name)
 		r.errs = append(names.Remove(ctx, from, r.Tags), names.RemoveMembers(ctx, from, r.Members)...)
 	}

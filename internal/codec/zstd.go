@@ -89,18 +89,21 @@ func (w *blockWriter) flush() {
 // decodeZstd decodes in one goroutine: more of them use a third more of the
 // processor to be as fast.
 func decodeZstd(src io.Reader) io.ReadCloser {
-	return newStream(3, func(s *stream) error {
-		from := &source{reader: src}
-		z, err := zstd.NewReader(
-			from,
-			zstd.WithDecoderConcurrency(1),
-			zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(zstdMostWindow),
-		)
-		if err != nil {
-			return from.blame(Zstd, err)
-		}
-		defer z.Close()
-		return from.blame(Zstd, s.ahead(z))
-	})
+	return newStream(3, func(s *stream) error { return s.unzstd(src, zstdMostWindow) })
+}
+
+// unzstd decodes what refers no further back than window.
+func (s *stream) unzstd(src io.Reader, window int64) error {
+	from := &source{reader: src}
+	z, err := zstd.NewReader(
+		from,
+		zstd.WithDecoderConcurrency(1),
+		zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(uint64(window)),
+	)
+	if err != nil {
+		return from.blame(Zstd, err)
+	}
+	defer z.Close()
+	return from.blame(Zstd, s.ahead(z))
 }

@@ -206,7 +206,7 @@ func (t *Target) whole(ctx context.Context, id image.ID) (*image.Tree, map[image
 		return nil, nil, err
 	}
 	if _, err := tree.Packed(); err != nil {
-		return nil, nil, t.noImage(id, err)
+		return nil, nil, remote.NoImage(id, t.Name, err)
 	}
 	sizes := map[image.Digest]int64{}
 	var missing remote.Closure
@@ -303,32 +303,7 @@ type onlyReader struct{ io.Reader }
 // tree reads the documents of an image, of an index those of the manifests that are
 // there. One that is missing or damaged is an *IncompleteError.
 func (t *Target) tree(ctx context.Context, id image.ID) (*image.Tree, error) {
-	tree, err := image.ReadTree(ctx, id, image.Reader{
-		Document: func(ctx context.Context, doc image.Digest) ([]byte, error) {
-			b, err := t.Document(ctx, doc)
-			var damage *remote.Damage
-			if errors.As(err, &damage) {
-				return nil, &remote.IncompleteError{ID: id, Missing: remote.Closure{Documents: []image.Digest{doc}}}
-			}
-			return b, err
-		},
-		Pick: func(ctx context.Context, index image.Digest, in *image.Index) ([]image.Digest, error) {
-			held, err := t.Held(ctx, index)
-			if err == nil && len(held) == 0 && len(in.Manifests) > 0 {
-				err = fault.New(fault.Other, "none of the platforms of %s is in %s", index.Short(), t.Name)
-			}
-			return held, err
-		},
-	})
-	var wrong *image.TreeError
-	if errors.As(err, &wrong) {
-		return nil, t.noImage(id, err)
-	}
-	return tree, err
-}
-
-func (t *Target) noImage(id image.ID, err error) error {
-	return fault.Wrap(fault.Other, err, "%s in %s is no image that this version can tag", id.Short(), t.Name)
+	return remote.TreeToTag(ctx, id, t.Name, t.Document, t.Held)
 }
 
 // Hold makes sure that these manifests of an index are there in full: that they are

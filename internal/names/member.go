@@ -38,18 +38,29 @@ func FindMembers(ctx context.Context, from remote.Source, name string, refs []im
 // that a tag needs, or an index that belongs to the repository and does not go
 // itself, is Refused. It returns an error for each, nil where it is gone.
 func RemoveMembers(ctx context.Context, from remote.Source, members []Named) []error {
+	return removeMembers(ctx, from, members, nil, func(ctx context.Context, m image.Reference) error {
+		return remote.SourceOf(from, m.Repository).(remote.Memberships).Remove(ctx, m.Repository, m.Digest)
+	})
+}
+
+// WouldRemoveMembers returns the errors that RemoveMembers would, once tags are gone, as
+// far as that is known without trying.
+func WouldRemoveMembers(ctx context.Context, from remote.Source, members, tags []Named) []error {
+	return removeMembers(ctx, from, members, tags, func(ctx context.Context, _ image.Reference) error { return ctx.Err() })
+}
+
+func removeMembers(ctx context.Context, from remote.Source, members, tags []Named, remove func(context.Context, image.Reference) error) []error {
 	errs := make([]error, len(members))
 	going := map[image.Reference]bool{}
-	for _, m := range members {
+	for _, m := range slices.Concat(members, tags) {
 		going[m.Reference] = true
 	}
 	for i, m := range members {
 		if errs[i] = ctx.Err(); errs[i] != nil {
 			continue
 		}
-		repository := m.Reference.Repository
 		if errs[i] = notNeeded(ctx, from, m.Reference, going); errs[i] == nil {
-			errs[i] = remote.SourceOf(from, repository).(remote.Memberships).Remove(ctx, repository, m.ID)
+			errs[i] = remove(ctx, m.Reference)
 		}
 	}
 	return errs
@@ -66,7 +77,9 @@ func notNeeded(ctx context.Context, from remote.Source, ref image.Reference, goi
 		if err != nil {
 			return err
 		}
-		tags = append(tags, tag.Reference)
+		if !going[tag.Reference] {
+			tags = append(tags, tag.Reference)
+		}
 	}
 	needed, err := neededBy(ctx, from, tags)
 	if err != nil {

@@ -90,7 +90,7 @@ func (r *reader) next(p []byte) (int, error) {
 		if err == nil || err == io.EOF || r.aside {
 			return n, err
 		}
-		if r.ctx.Err() != nil {
+		if r.ctx.Err() != nil || errors.Is(err, remote.ErrNoRoom) {
 			return 0, err
 		}
 		if err := r.turnAside(err); err != nil {

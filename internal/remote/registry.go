@@ -159,6 +159,13 @@ type Catalogued interface {
 	Catalog(ctx context.Context) iter.Seq2[string, error]
 }
 
+// Paged is a Source that lists the tags of a repository in the order of their bytes.
+type Paged interface {
+	// ReferencesAfter is References of one repository, of the tags behind tag, which may be
+	// any string: where none can be called so, tags before it may come, too.
+	ReferencesAfter(ctx context.Context, repository, tag string) iter.Seq2[Tag, error]
+}
+
 // Manifests is a Source that keeps the manifests of images of which tags name the
 // config alone (docs/format.md, "The synthesised manifest").
 type Manifests interface {

@@ -44,7 +44,7 @@ func (r *Repo) newLayerReader(ctx context.Context, layer remote.Layer) (*layerRe
 		return nil, err
 	}
 	c, _ := codecOf(file)
-	l := &layerReader{ctx: ctx, repo: r, layer: layer, unpack: c.Decode}
+	l := &layerReader{ctx: ctx, repo: r, layer: layer, unpack: func(src io.Reader) io.ReadCloser { return c.DecodeIn(src, remote.RoomOf(ctx)) }}
 	if file == entryBlob && id != layer.Digest { // an alias
 		l.unpack = codec.Inflate
 	}
@@ -147,7 +147,7 @@ func (l *layerReader) Read(p []byte) (int, error) {
 		return n, err
 	}
 	var known *fault.Error
-	if errors.As(err, &known) { // from opening it again
+	if errors.As(err, &known) || errors.Is(err, remote.ErrNoRoom) { // from opening it again
 		return n, err
 	}
 	if broken := l.watched.Err(); broken != nil {

@@ -17,6 +17,7 @@ var (
 	_ remote.Memberships = (*Repo)(nil)
 	_ remote.Memberships = (*session)(nil)
 	_ remote.Members     = (*Repo)(nil)
+	_ remote.Paged       = (*Repo)(nil)
 )
 
 // Add implements remote.Memberships.

@@ -112,8 +112,23 @@ func (r *Repo) References(ctx context.Context, repository string) iter.Seq2[remo
 	if repository != "" {
 		prefix = tagPrefix(repository)
 	}
+	return r.references(ctx, repository, prefix, "")
+}
+
+// ReferencesAfter implements remote.Paged: in the order of keys, which is that of the
+// tags of one repository.
+func (r *Repo) ReferencesAfter(ctx context.Context, repository, tag string) iter.Seq2[remote.Tag, error] {
+	prefix := tagPrefix(repository)
+	if storage.ValidKey(prefix+tag) != nil { // no tag is called so
+		return r.references(ctx, repository, prefix, "")
+	}
+	return r.references(ctx, repository, prefix, prefix+tag)
+}
+
+// references yields the tags whose keys have a prefix and come behind after.
+func (r *Repo) references(ctx context.Context, repository, prefix, after string) iter.Seq2[remote.Tag, error] {
 	return func(yield func(remote.Tag, error) bool) {
-		for info, err := range r.store.List(ctx, prefix) {
+		for info, err := range storage.ListAfter(ctx, r.store, prefix, after) {
 			if err != nil {
 				yield(remote.Tag{}, r.failure(err, "cannot list %s", r.name))
 				return

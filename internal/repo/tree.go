@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/dogestry/dogestry/internal/codec"
-	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
 )
@@ -17,35 +16,22 @@ var _ remote.Holder = (*Repo)(nil)
 // tree reads the documents of an image, of an index those of the manifests that
 // are marked. A document that is missing is an *IncompleteError.
 func (r *Repo) tree(ctx context.Context, id image.ID) (*image.Tree, error) {
-	tree, err := image.ReadTree(ctx, id, image.Reader{
-		Document: func(ctx context.Context, doc image.Digest) ([]byte, error) {
-			b, err := r.document(ctx, doc)
-			var torn *tornError
-			if !errors.As(err, &torn) {
-				return b, err
-			}
-			switch is, err := r.isOriginal(ctx, doc); {
-			case err != nil:
-				return nil, err
-			case is && doc == id:
-				return nil, r.oldImage(id)
-			case is:
-				return nil, r.noDocument(doc)
-			}
-			return nil, &remote.IncompleteError{ID: id, Missing: remote.Closure{Documents: []image.Digest{doc}}}
-		},
-		Pick: func(ctx context.Context, index image.Digest, in *image.Index) ([]image.Digest, error) {
-			held, err := r.Held(ctx, index)
-			if err == nil && len(held) == 0 && len(in.Manifests) > 0 {
-				err = fault.New(fault.Other, "none of the platforms of %s is in %s", index.Short(), r.name)
-			}
-			return held, err
-		},
-	})
-	var wrong *image.TreeError
-	if errors.As(err, &wrong) {
-		return nil, fault.Wrap(fault.Other, err, "%s in %s is no image that this version can tag", id.Short(), r.name)
-	}
+	tree, err := remote.TreeToTag(ctx, id, r.name, func(ctx context.Context, doc image.Digest) ([]byte, error) {
+		b, err := r.document(ctx, doc)
+		var torn *tornError
+		if !errors.As(err, &torn) {
+			return b, err
+		}
+		switch is, err := r.isOriginal(ctx, doc); {
+		case err != nil:
+			return nil, err
+		case is && doc == id:
+			return nil, r.oldImage(id)
+		case is:
+			return nil, r.noDocument(doc)
+		}
+		return nil, &remote.IncompleteError{ID: id, Missing: remote.Closure{Documents: []image.Digest{doc}}}
+	}, r.Held)
 	var incomplete *remote.IncompleteError
 	if errors.As(err, &incomplete) {
 		return nil, incomplete
@@ -62,7 +48,7 @@ func (r *Repo) whole(ctx context.Context, id image.ID) (*image.Tree, remote.Clos
 	}
 	closure, err := remote.ClosureOf(tree)
 	if err != nil {
-		return nil, closure, nil, fault.Wrap(fault.Other, err, "%s in %s is no image that this version can tag", id.Short(), r.name)
+		return nil, closure, nil, remote.NoImage(id, r.name, err)
 	}
 	missing, there, err := r.missing(ctx, closure, false)
 	if err == nil && !missing.Empty() {

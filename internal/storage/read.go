@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 )
 
 // ErrTooLarge is returned, wrapped with the key, by Read.
@@ -29,6 +30,24 @@ func Read(ctx context.Context, s Store, key string, most int64) ([]byte, error) 
 		return nil, fmt.Errorf("%s: %w: more than %d bytes", key, ErrTooLarge, most)
 	}
 	return b, nil
+}
+
+// ListAfter is List of what comes behind after, a key, of an object or of none; "" is
+// before all. Where the store cannot begin there it reads what is before, and throws it away.
+func ListAfter(ctx context.Context, s Store, prefix, after string) iter.Seq2[Info, error] {
+	if later, ok := s.(LaterLister); ok && after > prefix {
+		return later.ListAfter(ctx, prefix, after)
+	}
+	return func(yield func(Info, error) bool) {
+		for info, err := range s.List(ctx, prefix) {
+			if err == nil && info.Key <= after {
+				continue
+			}
+			if !yield(info, err) {
+				return
+			}
+		}
+	}
 }
 
 // Part is Get, also of a store without ranges: what lies before the part is read, then,

@@ -175,6 +175,14 @@ type SmallReader interface {
 	ReadSmall(ctx context.Context, key string, most int64) ([]byte, error)
 }
 
+// LaterLister is a Store that can begin a list in its middle, for less than what is
+// before it costs. ListAfter asks for it.
+type LaterLister interface {
+	// ListAfter is List, but for the objects whose keys are after or come before it. After
+	// is a key, of an object or of none.
+	ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error]
+}
+
 // Sized is a body of which it is known how long it can be at most. A store that
 // writes in parts chooses their size by it.
 type Sized interface {

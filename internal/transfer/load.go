@@ -165,9 +165,9 @@ func (p *pull) parts(send []image.Digest) []part {
 		return []part{p.whole(send)}
 	}
 	var parts []part
-	size, left, from := int64(0), total(p.descriptors(send)), p.held
+	size, left, from := int64(0), p.unpacked(send...), p.held
 	for i := p.held; i < len(p.order)-1; i++ {
-		size += p.layers[p.order[i]].Size
+		size += p.unpacked(p.order[i])
 		if size < piece || left-size < piece {
 			continue
 		}
@@ -191,7 +191,7 @@ func (p *pull) send(ctx context.Context, parts []part) error {
 	for _, part := range parts {
 		send = append(send, part.send...)
 	}
-	warnRoom(p.o, p.to, 2*total(p.descriptors(send))) // staged, and unpacked
+	warnRoom(p.o, p.to, total(p.descriptors(send))+p.unpacked(send...)) // staged, and unpacked
 	streams := p.fetch(gctx, g, send)
 	defer p.o.Progress.Status("")
 	sent, loaded := gates(len(parts)), gates(len(parts))
@@ -289,6 +289,22 @@ func (p *pull) descriptors(ids []image.Digest) []image.Descriptor {
 		layers[i] = image.Descriptor{Digest: d, Size: max(0, p.sent(d).Size)}
 	}
 	return layers
+}
+
+// packedGrowth is by how much what layers are compressed in grows as the engine unpacks
+// it, about, where only that tells: programs come to two and a half times as much.
+const packedGrowth = 2
+
+// unpacked is how many bytes the engine unpacks of layers, as far as that is known.
+func (p *pull) unpacked(ids ...image.Digest) (size int64) {
+	for _, d := range ids {
+		if in, ok := p.packed[d]; ok {
+			size += packedGrowth * in.Size
+		} else {
+			size += max(0, p.layers[d].Size)
+		}
+	}
+	return size
 }
 
 func total(layers []image.Descriptor) (size int64) {

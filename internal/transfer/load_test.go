@@ -48,10 +48,13 @@ func TestParts(t *testing.T) {
 		{name: "all held", sizes: []int64{4, 4}, held: 2, piece: 1, want: "[]"},
 		{name: "a layer twice", sizes: []int64{4, 4, 4, 4}, same: [2]int{1, 3}, piece: 1, want: "[0 1 2]"},
 		{name: "a layer twice, once held", sizes: []int64{4, 4, 4, 4}, same: [2]int{1, 3}, held: 2, piece: 1, want: "[2] [1]"},
+		{name: "compressed", sizes: []int64{-2, -2, -2, -2}, piece: 4, want: "[0] [1] [2] [3]"},
+		{name: "compressed, just too little", sizes: []int64{-2, -1, 1}, piece: 4, want: "[0 1 2]"},
+		{name: "some are compressed", sizes: []int64{1, -2, 4, -1, 2}, piece: 4, want: "[0 1] [2] [3 4]"},
 		{name: "as it comes", sizes: []int64{loadPiece, loadPiece, loadPiece - 1}, want: "[0] [1 2]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := &pull{to: ofKind(engine.Classic), o: Options{piece: c.piece}, layers: map[image.DiffID]remote.Layer{}, held: c.held}
+			p := &pull{to: ofKind(engine.Classic), o: Options{piece: c.piece}, layers: map[image.DiffID]remote.Layer{}, packed: map[image.DiffID]image.Descriptor{}, held: c.held}
 			number := map[image.DiffID]int{}
 			for i, size := range c.sizes {
 				d := image.DigestOf([]byte{byte(i)})
@@ -60,7 +63,10 @@ func TestParts(t *testing.T) {
 				} else {
 					number[d] = i
 				}
-				p.order, p.layers[d] = append(p.order, d), remote.Layer{Digest: d, Size: size}
+				p.order, p.layers[d] = append(p.order, d), remote.Layer{Digest: d, Size: max(-1, size)}
+				if size < 0 { // it is that long compressed, and nobody knows more
+					p.packed[d] = image.Descriptor{Digest: image.DigestOf([]byte{byte(i), 0}), Size: -size}
+				}
 			}
 			p.config = &image.Config{Platform: image.Platform{OS: "such"}}
 			p.doc = image.StackConfig(p.config.Platform, p.order)

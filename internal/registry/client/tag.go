@@ -108,33 +108,10 @@ func (p *Repository) manifestOf(tree *image.Tree, there map[image.Digest]remote.
 // tree reads the documents of an image, of an index those of the manifests that are
 // there. One that is missing or damaged is an *IncompleteError.
 func (p *Repository) tree(ctx context.Context, id image.ID) (*image.Tree, error) {
-	tree, err := image.ReadTree(ctx, id, image.Reader{
-		Document: func(ctx context.Context, doc image.Digest) ([]byte, error) {
-			b, err := p.Document(ctx, doc)
-			var damage *remote.Damage
-			if errors.As(err, &damage) {
-				return nil, &remote.IncompleteError{ID: id, Missing: remote.Closure{Documents: []image.Digest{doc}}}
-			}
-			return b, err
-		},
-		Pick: func(ctx context.Context, index image.Digest, _ *image.Index) ([]image.Digest, error) {
-			held, err := p.Held(ctx, index)
-			if err == nil && len(held) == 0 {
-				err = fault.New(fault.Other, "none of the platforms of %s is in %s", index.Short(), p.where())
-			}
-			return held, err
-		},
-	})
-	var wrong *image.TreeError
-	if errors.As(err, &wrong) {
-		return nil, p.noImage(id, err)
-	}
-	return tree, err
+	return remote.TreeToTag(ctx, id, p.where(), p.Document, p.Held)
 }
 
-func (p *Repository) noImage(id image.ID, err error) error {
-	return fault.Wrap(fault.Other, err, "%s in %s is no image that this version can tag", id.Short(), p.where())
-}
+func (p *Repository) noImage(id image.ID, err error) error { return remote.NoImage(id, p.where(), err) }
 
 // incomplete turns what a registry says of a document that names what it lacks into
 // an *IncompleteError; other errors stay as they are.

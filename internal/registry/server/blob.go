@@ -149,7 +149,7 @@ func (s *Server) sendLayer(c call, layer remote.Layer) error {
 		return &failure{status: http.StatusHTTPVersionNotSupported, code: codeUnsupported, message: "the size of this blob is not known: ask with HTTP/1.1"}
 	}
 	ctx := c.r.Context()
-	release, err := s.room.take(ctx, pieceSize)
+	release, err := s.room.sit(ctx, pieceSize)
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (s *Server) sendPart(c call, b blob, p part) error {
 		return s.write(c, b.document[p.offset:p.offset+p.length], &pace)
 	}
 	ctx := c.r.Context()
-	release, err := s.room.take(ctx, pieceSize)
+	release, err := s.room.sit(ctx, pieceSize)
 	if err != nil {
 		return err
 	}
@@ -307,6 +307,7 @@ func (s *Server) openKnown(ctx context.Context, repository string, layer remote.
 			return r, err
 		}
 	}
+	ctx = remote.WithRoom(ctx, s.windows.take)
 	from, err := s.whenRoom(ctx, s.decoding(ctx, layer), func() (io.ReadCloser, error) {
 		if s.unproved != nil {
 			from, err := s.unproved.OpenDecoded(ctx, layer)
@@ -323,6 +324,7 @@ func (s *Server) openKnown(ctx context.Context, repository string, layer remote.
 // open opens a layer that is to be proved, once there is room for it: memory does not
 // grow with the number of layers.
 func (s *Server) open(ctx context.Context, repository string, layer remote.Layer) (io.ReadCloser, error) {
+	ctx = remote.WithRoom(ctx, s.windows.take)
 	return s.whenRoom(ctx, s.decoding(ctx, layer), func() (io.ReadCloser, error) {
 		return remote.SourceOf(s.from, repository).Open(ctx, layer)
 	})

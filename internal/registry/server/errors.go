@@ -143,6 +143,7 @@ func writeError(w http.ResponseWriter, r *http.Request, f *failure) {
 		}
 	}
 	h := w.Header()
+	h.Del("Content-Range") // of the part that is not sent
 	for name, values := range f.header {
 		h[name] = values
 	}

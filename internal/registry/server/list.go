@@ -82,13 +82,12 @@ func (s *Server) listTags(c call) error {
 	if err != nil {
 		return err
 	}
-	found := false
-	for tag, err := range remote.SourceOf(s.from, c.repository).References(c.r.Context(), c.repository) {
-		if err != nil {
-			return err
-		}
-		found = true
-		p.add(tag.Reference.Tag)
+	found, err := s.tags(c, p)
+	if err == nil && !found && s.paged != nil && p.last != "" { // is there none, or none behind it?
+		found, err = s.tags(c, &page{})
+	}
+	if err != nil {
+		return err
 	}
 	if !found {
 		if found, err = s.hasMembers(c.r.Context(), c.repository); err != nil {
@@ -102,6 +101,26 @@ func (s *Server) listTags(c call) error {
 		Name string   `json:"name"`
 		Tags []string `json:"tags"`
 	}{c.name, p.listed(c.w, c.r)})
+}
+
+// tags adds the tags of a repository to a page, and reports whether there were any.
+// Where they come in order none is read that is not listed.
+func (s *Server) tags(c call, p *page) (found bool, err error) {
+	ctx := c.r.Context()
+	tags := remote.SourceOf(s.from, c.repository).References(ctx, c.repository)
+	if s.paged != nil {
+		tags = s.paged.ReferencesAfter(ctx, c.repository, p.last)
+	}
+	for tag, err := range tags {
+		if err != nil {
+			return false, err
+		}
+		found = true
+		if p.add(tag.Reference.Tag); s.paged != nil && len(p.names) > p.n {
+			break
+		}
+	}
+	return found, nil
 }
 
 // hasMembers reports whether a repository has a manifest without a tag.

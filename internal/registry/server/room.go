@@ -17,6 +17,7 @@ import (
 type room struct {
 	most   int64 // bytes
 	free   *semaphore.Weighted
+	seats  *semaphore.Weighted // of those who hold room while they wait for more: half of it
 	wait   time.Duration
 	window time.Duration // over which a pace is measured
 
@@ -25,7 +26,7 @@ type room struct {
 }
 
 func newRoom(most int64, wait time.Duration) *room {
-	return &room{most: most, free: semaphore.NewWeighted(most), wait: wait, window: paceWindow}
+	return &room{most: most, free: semaphore.NewWeighted(most), seats: semaphore.NewWeighted(most / 2), wait: wait, window: paceWindow}
 }
 
 // comeAgain is when to ask again where there was no room, in seconds.
@@ -35,20 +36,39 @@ const comeAgain = 5
 // release, once or more, unless there is an error.
 func (r *room) take(ctx context.Context, memory int64) (release func(), err error) {
 	memory = min(memory, r.most)
-	if !r.free.TryAcquire(memory) {
+	return r.from(ctx, r.free, memory)
+}
+
+// sit is take for a client, who holds it until he has his answer: however many there
+// are, they leave half of the room to what is read for them.
+func (r *room) sit(ctx context.Context, memory int64) (release func(), err error) {
+	stand, err := r.from(ctx, r.seats, min(memory, r.most/2))
+	if err != nil {
+		return nil, err
+	}
+	leave, err := r.take(ctx, memory)
+	if err != nil {
+		stand()
+		return nil, err
+	}
+	return func() { leave(); stand() }, nil
+}
+
+func (r *room) from(ctx context.Context, free *semaphore.Weighted, memory int64) (release func(), err error) {
+	if !free.TryAcquire(memory) {
 		r.waits.Add(1)
 		r.waiting.Add(1)
 		defer r.waiting.Add(-1)
 		waiting, cancel := context.WithTimeout(ctx, r.wait)
 		defer cancel()
-		if err := r.free.Acquire(waiting, memory); err != nil {
+		if err := free.Acquire(waiting, memory); err != nil {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
 			return nil, &failure{status: http.StatusServiceUnavailable, code: codeUnavailable, message: "too many layers are on their way at once; ask again in a while", retry: comeAgain}
 		}
 	}
-	return sync.OnceFunc(func() { r.free.Release(memory) }), nil
+	return sync.OnceFunc(func() { free.Release(memory) }), nil
 }
 
 // What a client takes or gives at least while others wait for its room, in bytes a

@@ -118,6 +118,62 @@ func TestRoomOfClients(t *testing.T) {
 	}
 }
 
+// TestSeats: clients alone do not fill the room, so that what they wait for is read.
+func TestSeats(t *testing.T) {
+	s := New(Options{})
+	s.room.wait = time.Nanosecond
+	seated := 0
+	for ; seated <= maxMemory/pieceSize; seated++ {
+		stand, err := s.room.sit(t.Context(), pieceSize)
+		if err != nil {
+			break
+		}
+		defer stand()
+	}
+	release, err := s.room.take(t.Context(), decodedMemory)
+	if err != nil {
+		t.Fatalf("%d clients leave no room for a layer: %v", seated, err)
+	}
+	release()
+	if seated < maxMemory/pieceSize/2 {
+		t.Errorf("there is room for %d clients", seated)
+	}
+}
+
+// wide has a layer that asks for room when it is opened.
+type wide struct{ one }
+
+func (w wide) Open(ctx context.Context, layer remote.Layer) (io.ReadCloser, error) {
+	release, err := remote.RoomOf(ctx)(100 << 20)
+	if err != nil {
+		return nil, err
+	}
+	return &weighed{io.NopCloser(strings.NewReader(w.layer)), release}, nil
+}
+
+// TestWindows: what a layer takes beside what any takes is bounded, too: who finds no
+// room is told to come again, and what is taken is given back, also of what was proved before.
+func TestWindows(t *testing.T) {
+	const bytes = "bytes of a layer"
+	s := New(Options{From: wide{one{layer: bytes}}})
+	s.windows.wait = time.Nanosecond
+	layer := remote.Layer{Digest: image.DigestOf([]byte(bytes)), Size: int64(len(bytes))}
+	for range 2 {
+		release, err := s.windows.take(t.Context(), 100<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var failed *failure
+		if err := s.sendLayer(getting(t), layer); !errors.As(err, &failed) || failed.status != http.StatusServiceUnavailable {
+			t.Errorf("two of them: %v", err)
+		}
+		release()
+		if err := s.sendLayer(getting(t), layer); err != nil {
+			t.Errorf("one: %v", err)
+		}
+	}
+}
+
 // TestPace: who is slow may be so while nobody waits.
 func TestPace(t *testing.T) {
 	r := newRoom(1, time.Second)

@@ -31,7 +31,7 @@ type Writable interface {
 // Options of a Server.
 type Options struct {
 	// From is what is read. What it can do besides is made use of: remote.Memberships,
-	// remote.Members, remote.Referred, remote.Manifests, remote.Ranges, remote.Repositories, remote.Catalogued,
+	// remote.Members, remote.Referred, remote.Manifests, remote.Ranges, remote.Repositories, remote.Catalogued, remote.Paged,
 	// remote.Unproved. Besides is asked instead where From is a view of it that does not show all of that.
 	From    remote.Source
 	Besides any
@@ -90,6 +90,7 @@ type Server struct {
 	members     remote.Members     // nil where there are none
 	referred    remote.Referred    // nil where that is not known
 	catalogued  remote.Catalogued  // nil where tags have to be listed for that
+	paged       remote.Paged       // nil where tags come in any order, and all of them
 	manifests   remote.Manifests   // nil where there is none
 	ranges      remote.Ranges      // nil where there are none
 	unproved    remote.Unproved    // nil where there is none
@@ -97,6 +98,7 @@ type Server struct {
 	routes  []route
 	buffers sync.Pool // of *[pieceSize]byte
 	room    *room     // for layers on their way out
+	windows *room     // for what some of them take besides
 	writing *room     // for those on their way to the store
 
 	found   *memory[image.Digest, remote.Layer] // as it was when it was looked for last
@@ -127,6 +129,10 @@ const (
 	decodedMemory = 6<<20 + ownPieces*pieceSize
 	plainMemory   = 256<<10 + ownPieces*pieceSize
 )
+
+// maxWindows is what all may take together, in bytes, that refer further back than what
+// dogestry writes (remote.WithRoom): one of the largest ones that there may be.
+const maxWindows = 128 << 20
 
 // What layers on their way to the store may take together, in bytes, and one for
 // being encoded. What the store takes for it, and for the upload that it is read from,
@@ -160,6 +166,7 @@ func New(o Options) *Server {
 		by:      newMemory[memberKey, string](maxBy),
 		configs: newMemory[image.Digest, image.Digest](maxConfigs),
 		room:    newRoom(maxMemory, roomWait),
+		windows: newRoom(maxWindows, roomWait),
 		writing: newRoom(maxWriting, writingWait),
 	}
 	if s.maxBlob == 0 {
@@ -173,6 +180,7 @@ func New(o Options) *Server {
 	s.members, _ = o.Besides.(remote.Members)
 	s.referred, _ = o.Besides.(remote.Referred)
 	s.catalogued, _ = o.Besides.(remote.Catalogued)
+	s.paged, _ = o.Besides.(remote.Paged)
 	s.manifests, _ = o.Besides.(remote.Manifests)
 	s.ranges, _ = o.Besides.(remote.Ranges)
 	s.unproved, _ = o.Besides.(remote.Unproved)

@@ -104,8 +104,7 @@ func (s *sharing) enter(ctx context.Context, id image.Digest, open func(ctx cont
 func (s *sharing) join(ctx context.Context, m *member, id image.Digest, open func(ctx context.Context, first int) (*pieceReader, error)) {
 	var best *reading
 	for _, r := range s.of[id] {
-		joinable := r.first <= m.number && m.number <= r.end() && (r.err == nil || r.err == io.EOF)
-		if joinable && (best == nil || r.end() > best.end()) {
+		if r.first <= m.number && m.number <= r.end() && !r.failed() && (best == nil || r.end() > best.end()) {
 			best = r
 		}
 	}
@@ -123,6 +122,10 @@ func (s *sharing) join(ctx context.Context, m *member, id image.Digest, open fun
 	m.in, m.took = best, time.Now()
 	best.members[m] = true
 }
+
+// failed reports whether a reading has come to something else than its end: nobody
+// joins it any more.
+func (r *reading) failed() bool { return r.err != nil && r.err != io.EOF }
 
 // end is the number of the piece behind the last one that is kept.
 func (r *reading) end() int { return r.first + len(r.kept) }
@@ -176,7 +179,7 @@ func (m *member) take() (b []byte, wait <-chan struct{}, err error) {
 		return nil, nil, r.err
 	}
 	for _, other := range s.of[r.id] {
-		if other != r && other.first <= m.number && m.number < other.end() {
+		if other != r && other.first <= m.number && m.number < other.end() && !other.failed() {
 			return nil, nil, nil
 		}
 	}

@@ -331,6 +331,23 @@ func TestWaitedFor(t *testing.T) {
 	}
 }
 
+// TestFailedIsNoOther: who waits for a piece waits for his own reading, where the only
+// other one that has the piece has failed, and he cannot join it.
+func TestFailedIsNoOther(t *testing.T) {
+	s := newSharing()
+	own := &reading{sharing: s, first: 2, grown: make(chan struct{})}
+	other := &reading{sharing: s, kept: make([]*piece, 5)}
+	s.of[own.id] = []*reading{own, other}
+	for _, failed := range []error{nil, io.EOF, errors.New("damaged")} {
+		other.err = failed
+		m := &member{in: own, number: 2}
+		_, wait, err := m.take()
+		if goesOn := failed == nil || failed == io.EOF; err != nil || (wait == nil) != goesOn {
+			t.Errorf("the other one ends with %v: waits: %v, %v", failed, wait != nil, err)
+		}
+	}
+}
+
 // TestLinger: what was opened stays open, and is reckoned, as long as something of it is
 // kept for somebody.
 func TestLinger(t *testing.T) {

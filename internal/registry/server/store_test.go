@@ -2,10 +2,13 @@ package server_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -117,6 +120,64 @@ func TestOriginal(t *testing.T) {
 		}
 		if d.Size > 9 {
 			r.want(206, "GET", "/v2/myapp/blobs/"+d.Digest.String(), nil, "Range", "bytes=0-9")
+		}
+	}
+}
+
+// TestTagsOfABucket: a page of tags costs as many lists as it has thousands, and one,
+// wherever it begins, and however many tags there are.
+func TestTagsOfABucket(t *testing.T) {
+	bucket := s3test.For(t)
+	for _, v := range bucket.Environment() {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+	proxy, err := s3test.NewProxy(bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	name := bucket.Bucket(t)
+	o, err := s3.Parse("s3://" + name + "/images?endpoint=" + url.QueryEscape(proxy.Endpoint))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := s3.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, store)
+	img := testImage(t, "app")
+	r.push("app:v0000", img)
+	tags := filepath.Join(bucket.Dir(name), "images", "repositories", "app")
+	id, err := os.ReadFile(filepath.Join(tags, "v0000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"v0000"}
+	for i := range 3500 {
+		want = append(want, fmt.Sprintf("v%04d", i+1))
+		if err := os.WriteFile(filepath.Join(tags, want[i+1]), id, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		query       string
+		first, last int // of the tags that are in the answer
+		lists       int
+	}{
+		{"?n=10", 0, 9, 1},
+		{"?n=10&last=v2999", 3000, 3009, 1},
+		{"?n=2000&last=v0999", 1000, 2999, 3},
+		{"?last=v3490", 3491, 3500, 1},
+	} {
+		proxy.Reset()
+		got := tagsIn(t)(r.want(200, "GET", "/v2/app/tags/list"+c.query, nil).body)
+		if !slices.Equal(got, want[c.first:c.last+1]) {
+			t.Errorf("%s: %d tags, from %q on", c.query, len(got), got[:min(len(got), 1)])
+		}
+		if lists := proxy.Count("ListObjectsV2"); lists == 0 || lists > c.lists {
+			t.Errorf("%s: %d lists", c.query, lists)
 		}
 	}
 }

@@ -89,6 +89,7 @@ func Run(t *testing.T, h Harness) {
 		{"wrong documents", (*suite).wrongDocuments},
 		{"missing", (*suite).missing},
 		{"tag before its image", (*suite).tagBeforeImage},
+		{"empty index", (*suite).emptyIndex},
 		{"resume", (*suite).resume},
 		{"same image at once", (*suite).sameImageAtOnce},
 		{"many tags at once", (*suite).manyTagsAtOnce},

@@ -209,3 +209,21 @@ func (s *suite) resume() {
 	}
 	s.holds("app:1", img)
 }
+
+// emptyIndex: an index that names no image has all that it names, and can be tagged.
+func (s *suite) emptyIndex() {
+	index := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`)
+	id := image.DigestOf(index)
+	if err := s.A.PutDocument(s.ctx(), index); err != nil {
+		s.Fatal(err)
+	}
+	ref := Ref(s.T, "empty:1")
+	if err := s.A.Tag(s.ctx(), ref, id); err != nil {
+		s.Fatalf("it cannot be tagged: %v", err)
+	}
+	for i, r := range s.both() {
+		if got, err := r.Resolve(s.ctx(), ref); err != nil || got != id {
+			s.Errorf("side %d: it names %s, %v", i, got, err)
+		}
+	}
+}

@@ -18,6 +18,11 @@ import (
 // for each level, and leaves out what no key can name, what is no regular file,
 // and what disappears meanwhile.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return s.ListAfter(ctx, prefix, "")
+}
+
+// ListAfter implements storage.LaterLister: of what is before, names are read and no more.
+func (s *Store) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
 		directory, start := "", prefix
 		var elements []string
@@ -28,7 +33,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 			}
 			elements = strings.Split(directory, "/")
 		}
-		l := &lister{ctx: ctx, store: s, yield: yield}
+		l := &lister{ctx: ctx, store: s, after: after, yield: yield}
 		d, err := s.descend(elements)
 		if err != nil {
 			l.fail(directory, err)
@@ -42,6 +47,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 type lister struct {
 	ctx   context.Context
 	store *Store
+	after string
 	yield func(storage.Info, error) bool
 }
 
@@ -75,7 +81,7 @@ func (l *lister) walk(d *os.Root, directory, start string) bool {
 		if directory != "" {
 			key = directory + "/" + name
 		}
-		if storage.ValidKey(key) != nil {
+		if storage.ValidKey(key) != nil || l.isBefore(key, isDirectory) {
 			continue
 		}
 		next := l.object
@@ -87,6 +93,14 @@ func (l *lister) walk(d *os.Root, directory, start string) bool {
 		}
 	}
 	return true
+}
+
+// isBefore reports whether an object, or all that can be in a directory, is not behind after.
+func (l *lister) isBefore(key string, isDirectory bool) bool {
+	if isDirectory {
+		return key+"/" <= l.after && !strings.HasPrefix(l.after, key+"/")
+	}
+	return key <= l.after
 }
 
 func (l *lister) object(d *os.Root, name, key string) bool {

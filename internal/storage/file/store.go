@@ -53,6 +53,8 @@ var (
 	_ storage.Remover = (*Store)(nil)
 	_ storage.Sweeper = (*Store)(nil)
 
+	_ storage.LaterLister = (*Store)(nil)
+
 	_ storage.Follower = (*Store)(nil)
 	_ storage.Toucher  = (*Store)(nil)
 )

@@ -58,11 +58,17 @@ func version(etag *string) string { return strings.Trim(aws.ToString(etag), `"`)
 
 // List implements storage.Store, a page of 1,000 keys at a time.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return s.ListAfter(ctx, prefix, "")
+}
+
+// ListAfter implements storage.LaterLister.
+func (s *Store) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
-		pages := s3.NewListObjectsV2Paginator(s.api, &s3.ListObjectsV2Input{
-			Bucket: &s.o.Bucket,
-			Prefix: aws.String(s.prefix + prefix),
-		})
+		in := &s3.ListObjectsV2Input{Bucket: &s.o.Bucket, Prefix: aws.String(s.prefix + prefix)}
+		if after != "" {
+			in.StartAfter = aws.String(s.prefix + after)
+		}
+		pages := s3.NewListObjectsV2Paginator(s.api, in)
 		last := ""
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)
@@ -80,6 +86,9 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 					return
 				}
 				last = key
+				if key <= after {
+					continue // of a server that does not know where to begin
+				}
 				if ctx.Err() != nil {
 					yield(storage.Info{}, fmt.Errorf("%s: %w", s.o.url(), ctx.Err()))
 					return

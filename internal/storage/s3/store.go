@@ -53,7 +53,9 @@ var (
 	_ storage.Store   = (*Store)(nil)
 	_ storage.Creator = (*Store)(nil)
 	_ storage.Swapper = (*Store)(nil)
-	_ storage.Sweeper = (*Store)(nil)
+
+	_ storage.LaterLister = (*Store)(nil)
+	_ storage.Sweeper     = (*Store)(nil)
 )
 
 // connections bounds how many requests are on their way at once before they

@@ -43,6 +43,29 @@ func (s *suite) list() {
 		}
 		s.lists(prefixes[i], want...)
 	})
+	afters := []string{"aa/b/c", "", "!", "a", "a-b", "a/b", "a0", "aa/b", "aa/b-", "aa/b/c-d", "aa/b/c0", "b/c-", "b/c/e", "b/cc/x", "z~", "~~"}
+	if _, ok := s.B.(storage.LaterLister); !ok { // it is not the store's
+		afters = afters[:1]
+	}
+	s.each(len(prefixes), func(i int) { // from the middle on, at objects and in between
+		for _, after := range afters {
+			var want, got []string
+			for _, key := range keys {
+				if strings.HasPrefix(key, prefixes[i]) && key > after {
+					want = append(want, key)
+				}
+			}
+			for info, err := range storage.ListAfter(s.ctx(), s.B, prefixes[i], after) {
+				if err != nil {
+					s.Errorf("list %q after %q: %v", prefixes[i], after, err)
+				}
+				got = append(got, info.Key)
+			}
+			if slices.Sort(want); !slices.Equal(got, want) {
+				s.Errorf("list %q after %q: %q, want %q", prefixes[i], after, got, want)
+			}
+		}
+	})
 	for _, prefix := range []string{"/", "//", "a//", ".", "..", "../", "./", "a/../", "aa/./b", "/a", "\x00", "é", "aa/b/c/", "images/0/json/", strings.Repeat("long", 400)} {
 		s.lists(prefix) // no key begins so
 	}
