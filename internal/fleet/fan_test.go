@@ -270,7 +270,7 @@ func TestMemory(t *testing.T) {
 // who was let go still reads is not written over.
 func TestChunksAreUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, l := newStore(t, time.Millisecond, 150*mib)
+		s, l := newStore(t, time.Millisecond, 48*mib)
 		f := newFan(t.Context())
 		ctx, end := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -291,7 +291,7 @@ func TestChunksAreUsedAgain(t *testing.T) {
 			readers = append(readers, r.(*reader))
 		}
 		quick, slow := readers[0], readers[1]
-		got := make([]byte, 150*mib)
+		got := make([]byte, 48*mib)
 		if _, err := io.ReadFull(slow, got[:100]); err != nil {
 			t.Fatal(err)
 		}
@@ -309,7 +309,7 @@ func TestChunksAreUsedAgain(t *testing.T) {
 			t.Error("the slow one was not let go")
 		}
 		if len(used) > windowMost+2 { // those of the window, of the quick one and of the slow one
-			t.Errorf("%d chunks were made for 150", len(used))
+			t.Errorf("%d chunks were made for 48", len(used))
 		}
 		if _, err := io.ReadFull(slow, got[100:]); err != nil || !bytes.Equal(got, s.layers[l[0]]) {
 			t.Errorf("the slow one: error %v, or other bytes", err)
@@ -320,7 +320,7 @@ func TestChunksAreUsedAgain(t *testing.T) {
 // TestMeasuredOnce: a layer of unknown size is read for that once, and who waits for it is not let go.
 func TestMeasuredOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, l := newStore(t, time.Millisecond, mib, 90*mib)
+		s, l := newStore(t, time.Millisecond, mib, 36*mib)
 		measured := 0
 		size := func(ctx context.Context, job Job) error {
 			_, err := job.Options.Measure(ctx, l[0], func() (int64, error) {
