@@ -147,7 +147,7 @@ func Near(name string, names []string) []string {
 	var found []scored
 	for _, n := range names {
 		r, t := splitTag(n)
-		d := distance(repository, r)
+		d := fault.Distance(repository, r)
 		switch {
 		case r == repository:
 			d = 0
@@ -155,7 +155,7 @@ func Near(name string, names []string) []string {
 			d = 1
 		}
 		if d <= max(1, len(repository)/4) {
-			found = append(found, scored{n, 100*d + distance(tag, t)})
+			found = append(found, scored{n, 100*d + fault.Distance(tag, t)})
 		}
 	}
 	slices.SortFunc(found, func(a, b scored) int {
@@ -180,27 +180,6 @@ func splitTag(name string) (repository, tag string) {
 
 func lastElement(repository string) string {
 	return repository[strings.LastIndexByte(repository, '/')+1:]
-}
-
-// distance is the number of single-letter edits between a and b (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // String names the image for people.
