@@ -9,6 +9,7 @@ import (
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/names"
+	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/retention"
 )
 
@@ -85,20 +86,24 @@ what nothing needs.`,
 }
 
 func (a *app) prune(ctx context.Context, o names.PruneOptions) error {
-	if err := checkRemote(o.Name); err != nil {
-		return err
-	}
-	display, hide := a.show()
-	defer hide()
-	display.Status("reading " + o.Name)
-	from, err := a.openRemote(ctx, o.Name, toChange, codec.LZ4)
-	if err != nil {
-		return err
-	}
-	rows, err := names.Prune(ctx, from, o)
-	hide()
+	rows, err := pruning(ctx, a, o.Name, func(from *repo.Repo) ([]names.Pruned, error) { return names.Prune(ctx, from, o) })
 	if err != nil {
 		return err
 	}
 	return a.printPruned(o, rows)
+}
+
+// pruning opens a remote to remove something in it, and says so while that goes on.
+func pruning[T any](ctx context.Context, a *app, name string, prune func(from *repo.Repo) (T, error)) (rows T, err error) {
+	if err := checkRemote(name); err != nil {
+		return rows, err
+	}
+	display, hide := a.show()
+	defer hide()
+	display.Status("reading " + name)
+	from, err := a.openRemote(ctx, name, toChange, codec.LZ4)
+	if err != nil {
+		return rows, err
+	}
+	return prune(from)
 }

@@ -8,24 +8,13 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/names"
+	"github.com/dogestry/dogestry/internal/repo"
 )
 
 func (a *app) pruneUntagged(ctx context.Context, o names.UntaggedOptions) error {
-	if err := checkRemote(o.Name); err != nil {
-		return err
-	}
-	display, hide := a.show()
-	defer hide()
-	display.Status("reading " + o.Name)
-	from, err := a.openRemote(ctx, o.Name, toChange, codec.LZ4)
-	if err != nil {
-		return err
-	}
-	rows, err := names.PruneUntagged(ctx, from, o)
-	hide()
+	rows, err := pruning(ctx, a, o.Name, func(from *repo.Repo) ([]names.Member, error) { return names.PruneUntagged(ctx, from, o) })
 	if err != nil {
 		return err
 	}
