@@ -12,7 +12,7 @@ import (
 // for each core. What we write is less; other frames are decoded one after another.
 const (
 	mostApart       = blockSize + 64<<10 // bytes stored
-	mostApartBlocks = 64                 // they are counted anew whenever more of a frame has come
+	mostApartBlocks = 32                 // of zstd, 128 KiB or less; we write 64 KiB
 	mostApartWindow = 1 << 20            // how far back a zstd frame refers, in bytes
 	leastFrame      = 8                  // bytes that a frame has at least: a skippable one, and empty
 )
@@ -25,8 +25,8 @@ func skippableExtent(b []byte) (n int, ok bool) {
 	return leastFrame + int(min(binary.LittleEndian.Uint32(b[4:]), mostApart)), true
 }
 
-// lz4Extent returns the extent of a frame of independent blocks of 1 MiB or less,
-// without a dictionary. It looks at nothing that changes no lengths.
+// lz4Extent returns the extent of a frame of one block of 1 MiB or less, without a
+// dictionary. It looks at nothing that changes no lengths.
 func lz4Extent(b []byte) int {
 	if len(b) < leastFrame {
 		return leastFrame
@@ -34,32 +34,33 @@ func lz4Extent(b []byte) int {
 	if n, ok := skippableExtent(b); ok {
 		return n
 	}
-	const versionAndIndependent, checksums, size, checksum, dictionary = 0x60, 0x10, 0x08, 0x04, 0x01
+	const versionAndIndependent, sum, size, sumOfAll, dictionary = 0x60, 0x10, 0x08, 0x04, 0x01
 	flags, most := b[4], b[5]>>4&7
 	if binary.LittleEndian.Uint32(b) != 0x184D2204 || flags&(0xe0|dictionary) != versionAndIndependent || most > 6 {
 		return 0
 	}
-	n, each := len(lz4Header), 4 // its size
+	n := len(lz4Header)
 	if flags&size != 0 {
 		n += 8
 	}
-	if flags&checksums != 0 {
-		each += 4
-	}
-	for range mostApartBlocks {
+	for blocks := 0; ; blocks++ {
 		if len(b) < n+4 {
 			return n + 4
 		}
-		block := binary.LittleEndian.Uint32(b[n:])
-		if block == 0 {
-			if n += 4; flags&checksum != 0 {
-				n += 4
-			}
-			return n
+		switch block := binary.LittleEndian.Uint32(b[n:]); {
+		case block == 0 && flags&sumOfAll != 0:
+			return n + 8
+		case block == 0:
+			return n + 4
+		case blocks == 1:
+			return 0
+		default:
+			n += 4 + int(min(block&^lz4Unpacked, mostApart))
 		}
-		n += each + int(min(block&^lz4Unpacked, mostApart))
+		if flags&sum != 0 {
+			n += 4
+		}
 	}
-	return 0
 }
 
 // zstdExtent returns the extent of a frame that refers no further back than

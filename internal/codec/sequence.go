@@ -12,6 +12,9 @@ const (
 	// batchSize is, in stored bytes, what becomes a block of what compresses well.
 	batchSize = 256 << 10
 
+	// batchFrames is how many frames a batch has at most: they may become much.
+	batchFrames = 16
+
 	// batchSlots is how many blocks of a batch are decoded before its turn comes, and
 	// held from then on: however much a batch becomes, this is what it takes.
 	batchSlots = 2
@@ -152,7 +155,7 @@ func (q *sequence) batches(from *source, format frameFormat) (begun []byte, err 
 // gather appends whole frames to b until they are a batch. Otherwise what it returns
 // ends with what has been read of a frame that cannot be in one, or does not come.
 func (f frameFormat) gather(b []byte, from *source) (_ []byte, whole bool) {
-	for start := 0; ; {
+	for start, frames := 0, 0; ; {
 		n := f.extent(b[start:])
 		switch missing := n - (len(b) - start); {
 		case n == 0 || n > mostApart:
@@ -164,7 +167,8 @@ func (f frameFormat) gather(b []byte, from *source) (_ []byte, whole bool) {
 				return b, false
 			}
 		default:
-			if start = len(b); start >= f.batch {
+			start = len(b)
+			if frames++; start >= f.batch || frames == batchFrames {
 				return b, true
 			}
 		}
