@@ -109,7 +109,7 @@ func (p *passage) Close() error {
 	return nil
 }
 
-// errClosed is what Read returns after Close.
+// errClosed is what Read returns after Close, if not the end or an error as before.
 var errClosed = fmt.Errorf("codec: %w", os.ErrClosed)
 
 // source remembers how a reader ended, for those who ask after a decoder has

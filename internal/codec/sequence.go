@@ -5,7 +5,6 @@ import (
 	"io"
 	"slices"
 	"sync"
-	"sync/atomic"
 )
 
 const (
@@ -58,7 +57,6 @@ type sequence struct {
 	halt    func()        // closes stop
 	running sync.WaitGroup
 	failure error // the producer's end; to be read after parts is closed
-	closed  atomic.Bool
 
 	current *stream // only Read uses these
 	err     error
@@ -203,9 +201,6 @@ func (s *stream) unpack(r frameReader, from *source, c Codec) error {
 // Read returns the next bytes of one block.
 func (q *sequence) Read(p []byte) (int, error) {
 	for len(p) > 0 {
-		if q.closed.Load() {
-			return 0, errClosed
-		}
 		if q.err != nil {
 			return 0, q.err
 		}
@@ -234,7 +229,6 @@ func (q *sequence) Read(p []byte) (int, error) {
 
 // Close ends the goroutines and waits for them. It always returns nil.
 func (q *sequence) Close() error {
-	q.closed.Store(true)
 	q.halt()
 	q.running.Wait()
 	return nil
