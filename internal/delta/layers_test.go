@@ -61,6 +61,7 @@ func (l *layer) read(ctx context.Context, offset, n int64) (io.ReadCloser, error
 	return io.NopCloser(bytes.NewReader(l.stored[offset:min(offset+n, int64(len(l.stored)))])), nil
 }
 
+// whole opens the layer as Options.Whole does.
 func (l *layer) whole(context.Context) (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(l.tar)), nil
 }
@@ -120,11 +121,7 @@ func tree(t tester, files []file, age int64) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for i, f := range files {
-		content := make([]byte, f.size)
-		r := rand.New(rand.NewPCG(f.seed, 1))
-		for i := range content {
-			content[i] = byte(r.Uint32() & 0x1f)
-		}
+		content := noise(f.size, f.seed)
 		h := &tar.Header{Name: fmt.Sprintf("dir%d/file%d", i/100, i), Mode: 0o644, Size: int64(f.size), ModTime: time.Unix(age, 0)}
 		if err := w.WriteHeader(h); err != nil {
 			t.Fatal(err)
@@ -139,12 +136,22 @@ func tree(t tester, files []file, age int64) []byte {
 	return b.Bytes()
 }
 
+// noise is bytes that compress a little.
+func noise(n int, seed uint64) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 32), byte(seed >> 40)}).Read(b)
+	for i := range b {
+		b[i] &= 0x3f
+	}
+	return b
+}
+
 // sizes returns files of all sizes.
 func sizes(n int, seed uint64) []file {
 	r := rand.New(rand.NewPCG(seed, 2))
 	files := make([]file, n)
 	for i := range files {
-		files[i] = file{r.IntN(1 << (6 + i%13)), seed<<32 | uint64(i)}
+		files[i] = file{r.IntN(1 << (6 + i%11)), seed<<32 | uint64(i)}
 	}
 	return files
 }
