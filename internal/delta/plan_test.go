@@ -64,8 +64,12 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestPlanSizes: chunks of one sum and two sizes are not equal.
-func TestPlanSizes(t *testing.T) {
+// TestPlanFirst: the first local layer that has a chunk gives it; chunks of one sum and two sizes are not equal.
+func TestPlanFirst(t *testing.T) {
+	first := []Local{{Index: synthetic(9, 1)}, {Index: synthetic(9, 1)}}
+	if p := NewPlan(synthetic(9, 1), first); p.sources[0].local != 0 {
+		t.Error("not the first local layer that has a chunk gives it")
+	}
 	if p := NewPlan(synthetic(1000, 1), []Local{{Index: synthetic(999, 1)}}); p.Local != 0 || p.Fetch != 1000 {
 		t.Errorf("%d bytes at hand, %d are fetched", p.Local, p.Fetch)
 	}
