@@ -149,3 +149,16 @@ func TestNewTimes(t *testing.T) {
 		t.Errorf("%d of %d chunks are new", fresh, len(x.Chunks))
 	}
 }
+
+// TestSmallTable: of a few large files the table is smaller than any window of zstd.
+func TestSmallTable(t *testing.T) {
+	raw := make([]byte, 100<<10)
+	for r, i := rand.New(rand.NewPCG(1, 1)), 0; i < len(raw); i++ {
+		raw[i] = byte(r.Uint32())
+	}
+	for _, c := range codecsWithFrames {
+		if !bytes.Equal(rebuild(t, encode(t, c, raw)), raw) {
+			t.Errorf("%v: by the index it is another tar", c)
+		}
+	}
+}

@@ -174,7 +174,7 @@ func (t *columns) sum(s *Sum) {
 
 // inflate decodes what is to be size bytes, which is bounded.
 func inflate(b []byte, size int64) ([]byte, error) {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(size, 1))))
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(size, zstd.MinWindowSize))))
 	if err != nil {
 		return nil, err
 	}
