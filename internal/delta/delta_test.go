@@ -8,10 +8,10 @@ import (
 // TestUnchanged: of a tree with new mtimes and one changed file the frame of that file is fetched, and literals.
 func TestUnchanged(t *testing.T) {
 	for _, c := range codecs {
-		files := sizes(500, 1)
+		files := sizes(300, 1)
 		old := newLayer(t, c, tree(t, files, 1))
 		files = slices.Clone(files)
-		files[250].seed++
+		files[150].seed++
 		l := newLayer(t, c, tree(t, files, 1e9))
 		p, stats := pull(t, l, old.local(&localTar{content: old.tar}))
 		if p.Fetch != stats.Fetched || p.Local != stats.Local {
@@ -33,7 +33,7 @@ func TestUnchanged(t *testing.T) {
 
 func TestNothingAtHand(t *testing.T) {
 	for _, c := range codecs {
-		l := newLayer(t, c, tree(t, sizes(300, 1), 1))
+		l := newLayer(t, c, tree(t, sizes(100, 1), 1))
 		if p, stats := pull(t, l); stats.Fetched != l.index.Stored || p.Worth(int64(len(l.stored)), 1e6, 1e9, 0) {
 			t.Errorf("%v: %d bytes are fetched of %d", c, stats.Fetched, l.index.Stored)
 		}

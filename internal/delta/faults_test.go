@@ -22,9 +22,9 @@ import (
 // come again, no tar from some point on.
 func releases(t tester, c codec.Codec) []*layer {
 	t.Helper()
-	files := sizes(120, 1)
+	files := sizes(80, 1)
 	changed := slices.Clone(files)
-	for i := 0; i < len(changed); i += 17 {
+	for i := 0; i < len(changed); i += 13 {
 		changed[i].seed++
 	}
 	var tiny, again []file
@@ -39,7 +39,7 @@ func releases(t tester, c codec.Codec) []*layer {
 	base := tree(t, files, 1)
 	var all []*layer
 	for _, tar := range [][]byte{
-		base, tree(t, files, 1e9), tree(t, changed, 1e9), tree(t, sizes(120, 2), 1),
+		base, tree(t, files, 1e9), tree(t, changed, 1e9), tree(t, sizes(80, 2), 1),
 		tree(t, tiny, 1), tree(t, tiny, 1e9), tree(t, again, 1), tree(t, append(again[5:12], files...), 5),
 		append(bytes.Clone(base[:len(base)/2+100]), noise(300000, 9)...), noise(400000, 9),
 	} {
@@ -163,9 +163,6 @@ func TestProperty(t *testing.T) {
 	})
 }
 
-// damage is a place in a stored layer that a plan reads.
-type damage struct{ at, size int64 }
-
 // TestFallback: whatever piece is damaged, the layer is opened whole, once, and goes on where it was.
 func TestFallback(t *testing.T) {
 	for _, c := range codecs {
@@ -197,7 +194,7 @@ func TestFallback(t *testing.T) {
 
 // TestFallbackFails: what is wrong with the whole layer is an error.
 func TestFallbackFails(t *testing.T) {
-	l := releases(t, codec.LZ4)[0]
+	l := newLayer(t, codec.LZ4, tree(t, sizes(60, 1), 1))
 	nothing := func(context.Context, int64, int64) (io.ReadCloser, error) { return nil, errFault }
 	for _, c := range []struct {
 		whole func(context.Context) (io.ReadCloser, error)
@@ -231,7 +228,7 @@ func TestFallbackFails(t *testing.T) {
 // TestMend: a local chunk that is not what it was is fetched, its frame alone; many are not.
 func TestMend(t *testing.T) {
 	for _, c := range codecs {
-		l := newLayer(t, c, tree(t, sizes(500, 1), 1))
+		l := newLayer(t, c, tree(t, sizes(300, 1), 1))
 		index := l.index
 		p := NewPlan(index, []Local{l.local(&localTar{content: l.tar})})
 		tar := bytes.Clone(l.tar)
@@ -264,7 +261,7 @@ func TestRepeats(t *testing.T) {
 		var files []file
 		for range 3 {
 			for i := range 4 {
-				files = append(files, file{600 << 10, uint64(i)})
+				files = append(files, file{400 << 10, uint64(i)})
 			}
 		}
 		l := newLayer(t, c, tree(t, files, 1))
@@ -299,8 +296,8 @@ func TestLyingIndex(t *testing.T) {
 
 // TestCancel: wherever the context ends, Read says so, and nothing goes on.
 func TestCancel(t *testing.T) {
-	all := releases(t, codec.LZ4)
-	old, l := all[0], all[2]
+	old := newLayer(t, codec.LZ4, tree(t, sizes(60, 1), 1))
+	l := newLayer(t, codec.LZ4, tree(t, append(sizes(30, 2), sizes(60, 1)...), 2))
 	for at := int64(1); ; at++ {
 		ctx, cancel := context.WithCancel(t.Context())
 		var step atomic.Int64
@@ -355,7 +352,7 @@ func (c counted) ReadAt(p []byte, at int64) (int, error) {
 
 // TestClose: Close ends a Read, whatever that waits for.
 func TestClose(t *testing.T) {
-	l := releases(t, codec.LZ4)[0]
+	l := newLayer(t, codec.LZ4, tree(t, sizes(60, 1), 1))
 	hang := func(ctx context.Context, _, _ int64) (io.ReadCloser, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -385,8 +382,7 @@ func TestClose(t *testing.T) {
 
 // TestMemory: however slow who reads is, no more is read ahead than there is room for.
 func TestMemory(t *testing.T) {
-	const size = 40 << 20
-	l := newLayer(t, codec.LZ4, tree(t, []file{{size, 1}}, 1))
+	l := large(40)
 	for _, locals := range [][]Local{nil, {l.local(&localTar{content: l.tar})}} {
 		synctest.Test(t, func(t *testing.T) {
 			r := NewPlan(l.index, locals).Open(t.Context(), Options{Read: l.read, Whole: l.whole})
@@ -406,5 +402,38 @@ func TestMemory(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFetchedChunk: a chunk that decodes and is not what the index says is found at once, by its sum.
+func TestFetchedChunk(t *testing.T) {
+	l := large(3)
+	bad := &layer{stored: bytes.Clone(l.stored)}
+	f := l.index.Frames[1]
+	bad.stored[f.At+int64(f.Stored)/2] ^= 1
+	if raw, err := codec.LZ4.AppendDecoded(nil, bad.stored[f.At:f.At+int64(f.Stored)], int(f.Size)); err != nil || bytes.Equal(raw, l.tar[f.Tar:][:f.Size]) {
+		t.Fatalf("the frame does not decode to other bytes: %v", err)
+	}
+	noted := 0
+	r := NewPlan(l.index, nil).Open(t.Context(), Options{Read: bad.read, Whole: l.whole, Note: func(error) { noted++ }})
+	defer r.Close()
+	if b, err := verified(r, l); err != nil || !bytes.Equal(b, l.tar) || noted != 1 {
+		t.Errorf("%d bytes, %v, noted %d times", len(b), err, noted)
+	}
+}
+
+// TestLargePiece: what an index says of a piece's size asks for no more memory than a read may have.
+func TestLargePiece(t *testing.T) {
+	l := large(1)
+	lie := *l.index
+	lie.Frames = []chunk.Frame{{Size: 1 << 20, Stored: 1 << 29}}
+	lie.Stored = 1 << 29
+	r := NewPlan(&lie, nil).Open(t.Context(), Options{Whole: l.whole, Read: func(context.Context, int64, int64) (io.ReadCloser, error) {
+		t.Error("it is read")
+		return nil, errFault
+	}})
+	defer r.Close()
+	if b, err := verified(r, l); err != nil || !bytes.Equal(b, l.tar) {
+		t.Errorf("%d bytes, %v", len(b), err)
 	}
 }

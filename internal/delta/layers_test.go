@@ -4,10 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -138,12 +140,35 @@ func tree(t tester, files []file, age int64) []byte {
 
 // noise is bytes that compress a little.
 func noise(n int, seed uint64) []byte {
-	b := make([]byte, n)
+	b := make([]byte, n+8)
 	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 32), byte(seed >> 40)}).Read(b)
-	for i := range b {
-		b[i] &= 0x3f
+	for i := 0; i < n; i += 8 {
+		binary.LittleEndian.PutUint64(b[i:], binary.LittleEndian.Uint64(b[i:])&0x3f3f3f3f3f3f3f3f)
 	}
-	return b
+	return b[:n]
+}
+
+// large is a layer of so many frames of 1 MiB, that is made faster than by chunking: each is four chunks, and nothing else.
+func large(frames int) *layer {
+	x := &chunk.Index{Codec: codec.LZ4}
+	l := &layer{index: x}
+	framer := codec.LZ4.NewFramer()
+	frame := noise(1<<20, 1)
+	for i := range frames {
+		binary.LittleEndian.PutUint32(frame, uint32(i))
+		for part := range slices.Chunk(frame, len(frame)/4) {
+			binary.LittleEndian.PutUint32(part, uint32(i))
+			x.Chunks = append(x.Chunks, chunk.Chunk{Sum: sum(part), At: int64(len(x.Chunks) * len(part)), Size: int32(len(part))})
+		}
+		l.tar = append(l.tar, frame...)
+		l.stored = framer.Append(l.stored, frame)
+		f := chunk.Frame{Tar: x.Size, At: x.Stored, Size: int32(len(frame)), Stored: int32(int64(len(l.stored)) - x.Stored)}
+		x.Frames = append(x.Frames, f)
+		x.Size, x.Stored = int64(len(l.tar)), int64(len(l.stored))
+	}
+	x.Spans = []chunk.Span{{Content: x.Size}}
+	l.digest = image.DigestOf(l.tar)
+	return l
 }
 
 // sizes returns files of all sizes.
