@@ -13,6 +13,7 @@ import (
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/enginetest"
+	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/storage/file"
 )
 
@@ -28,8 +29,8 @@ func TestDeltaReal(t *testing.T) {
 }
 
 func testDeltaReal(t *testing.T, e *enginetest.Engine) {
-	client := connectWith(t, engine.Options{URL: e.Host, Store: engine.StoreAuto})
 	one, two := releases()
+	client := forgetful{connectWith(t, engine.Options{URL: e.Host, Store: engine.StoreAuto}), digestOf(t, layerOf(two))}
 	loadImage(t, e, one)
 	t.Cleanup(func() { removeAll(t, e, "much:1"); removeAll(t, e, "much:2") })
 	loadImage(t, e, two)
@@ -94,6 +95,18 @@ func testDeltaReal(t *testing.T, e *enginetest.Engine) {
 	if changed := pull(); changed.Local == 0 || changed.Fetched <= got.Fetched {
 		t.Errorf("with a changed file: %+v, and before %+v", changed, got)
 	}
+}
+
+// forgetful is an engine that lacks a layer: containerd keeps for a while what was removed.
+type forgetful struct {
+	*counted
+	layer image.Digest
+}
+
+func (f forgetful) HeldBlobs(ctx context.Context, wanted []image.Digest, read engine.ManifestReader) (map[image.Digest]bool, error) {
+	held, err := f.counted.HeldBlobs(ctx, wanted, read)
+	delete(held, f.layer)
+	return held, err
 }
 
 // spoilLocal changes a byte in a file of the release where the engine has it, until undo is called.
