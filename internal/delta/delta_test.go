@@ -39,3 +39,20 @@ func TestNothingAtHand(t *testing.T) {
 		}
 	}
 }
+
+// TestGap: frames are fetched with what is between them, where that is little.
+func TestGap(t *testing.T) {
+	l := plain(3, 16<<10)
+	some := *l.index
+	some.Chunks = slices.Clone(some.Chunks)
+	for i := range some.Chunks {
+		if l.index.FrameOf(some.Chunks[i]) != 1 {
+			some.Chunks[i].Sum[0] ^= 1
+		}
+	}
+	local := (&layer{index: &some}).local(&localTar{content: l.tar})
+	p, stats := pull(t, l, local)
+	if p.Reads != 1 || stats.Fetched != l.index.Stored || stats.Local != 16<<10 {
+		t.Errorf("%d reads, %+v, of %d bytes", p.Reads, stats, l.index.Stored)
+	}
+}

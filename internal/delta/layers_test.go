@@ -148,12 +148,12 @@ func noise(n int, seed uint64) []byte {
 	return b[:n]
 }
 
-// large is a layer of so many frames of 1 MiB, that is made faster than by chunking: each is four chunks, and nothing else.
-func large(frames int) *layer {
+// plain is a layer of so many frames of that size, made faster than by chunking: each is four chunks, and nothing else.
+func plain(frames, size int) *layer {
 	x := &chunk.Index{Codec: codec.LZ4}
 	l := &layer{index: x}
 	framer := codec.LZ4.NewFramer()
-	frame := noise(1<<20, 1)
+	frame := noise(size, 1)
 	for i := range frames {
 		binary.LittleEndian.PutUint32(frame, uint32(i))
 		for part := range slices.Chunk(frame, len(frame)/4) {

@@ -48,6 +48,7 @@ func TestPlan(t *testing.T) {
 	}{
 		{"nothing at hand", []int{1, 2, 3}, nil, []int{0, 1, 2}, 1, 3 * size, 0},
 		{"all at hand", []int{1, 2, 3}, [][]int{{3}, {2, 1}}, nil, 1, 10, 3 * size},
+		{"at hand twice", []int{1, 2}, [][]int{{1}, {1, 2}}, nil, 1, 10, 2 * size},
 		{"a gap", []int{1, 2, 3}, [][]int{{2}}, []int{0, 2}, 2, 3*size + 10, size},
 		{"a repeat", []int{1, 2, 1, 1}, nil, []int{0, 1}, 2, 2*size + 10, 0},
 		{"a repeat at hand", []int{1, 2, 1}, [][]int{{1}}, []int{1}, 2, size + 10, 2 * size},
@@ -60,6 +61,17 @@ func TestPlan(t *testing.T) {
 		if got := p.fetched(); !reflect.DeepEqual(got, c.fetched) || p.Reads != c.reads || p.Fetch != c.fetch || p.Local != c.local_ {
 			t.Errorf("%s: frames %v in %d reads of %d bytes, %d at hand", c.name, got, p.Reads, p.Fetch, p.Local)
 		}
+	}
+}
+
+// TestPlanFirst: the first local layer that has a chunk gives it; chunks of one sum and two sizes are not equal.
+func TestPlanFirst(t *testing.T) {
+	first := []Local{{Index: synthetic(9, 1)}, {Index: synthetic(9, 1)}}
+	if p := NewPlan(synthetic(9, 1), first); p.sources[0].local != 0 {
+		t.Error("not the first local layer that has a chunk gives it")
+	}
+	if p := NewPlan(synthetic(1000, 1), []Local{{Index: synthetic(999, 1)}}); p.Local != 0 || p.Fetch != 1000 {
+		t.Errorf("%d bytes at hand, %d are fetched", p.Local, p.Fetch)
 	}
 }
 
