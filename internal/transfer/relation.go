@@ -2,9 +2,7 @@ package transfer
 
 import (
 	"context"
-	"io"
 	"log/slog"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 
