@@ -68,6 +68,7 @@ test-engines: ## the tests that use engines, on all kinds of them: also Docker 2
 	script/bootstrap test engines
 	@$(LIST_ENGINES)
 	DOGESTRY_TEST_ENGINES=system,29o,29c,podman go test -count=1 -timeout 30m ./internal/enginetest ./internal/engine/... ./internal/transfer ./internal/cli
+	go test -count=1 -timeout 30m ./internal/enginetest -run '^TestAptReleases$$' -every -v
 
 .PHONY: test-transports
 test-transports: ## the whole suites of stores and of remotes behind ssh and on an rsync server: some ten minutes

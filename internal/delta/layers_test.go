@@ -4,10 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -61,6 +63,7 @@ func (l *layer) read(ctx context.Context, offset, n int64) (io.ReadCloser, error
 	return io.NopCloser(bytes.NewReader(l.stored[offset:min(offset+n, int64(len(l.stored)))])), nil
 }
 
+// whole opens the layer as Options.Whole does.
 func (l *layer) whole(context.Context) (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(l.tar)), nil
 }
@@ -120,11 +123,7 @@ func tree(t tester, files []file, age int64) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for i, f := range files {
-		content := make([]byte, f.size)
-		r := rand.New(rand.NewPCG(f.seed, 1))
-		for i := range content {
-			content[i] = byte(r.Uint32() & 0x1f)
-		}
+		content := noise(f.size, f.seed)
 		h := &tar.Header{Name: fmt.Sprintf("dir%d/file%d", i/100, i), Mode: 0o644, Size: int64(f.size), ModTime: time.Unix(age, 0)}
 		if err := w.WriteHeader(h); err != nil {
 			t.Fatal(err)
@@ -139,12 +138,45 @@ func tree(t tester, files []file, age int64) []byte {
 	return b.Bytes()
 }
 
+// noise is bytes that compress a little.
+func noise(n int, seed uint64) []byte {
+	b := make([]byte, n+8)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 32), byte(seed >> 40)}).Read(b)
+	for i := 0; i < n; i += 8 {
+		binary.LittleEndian.PutUint64(b[i:], binary.LittleEndian.Uint64(b[i:])&0x3f3f3f3f3f3f3f3f)
+	}
+	return b[:n]
+}
+
+// plain is a layer of so many frames of that size, made faster than by chunking: each is four chunks, and nothing else.
+func plain(frames, size int) *layer {
+	x := &chunk.Index{Codec: codec.LZ4}
+	l := &layer{index: x}
+	framer := codec.LZ4.NewFramer()
+	frame := noise(size, 1)
+	for i := range frames {
+		binary.LittleEndian.PutUint32(frame, uint32(i))
+		for part := range slices.Chunk(frame, len(frame)/4) {
+			binary.LittleEndian.PutUint32(part, uint32(i))
+			x.Chunks = append(x.Chunks, chunk.Chunk{Sum: sum(part), At: int64(len(x.Chunks) * len(part)), Size: int32(len(part))})
+		}
+		l.tar = append(l.tar, frame...)
+		l.stored = framer.Append(l.stored, frame)
+		f := chunk.Frame{Tar: x.Size, At: x.Stored, Size: int32(len(frame)), Stored: int32(int64(len(l.stored)) - x.Stored)}
+		x.Frames = append(x.Frames, f)
+		x.Size, x.Stored = int64(len(l.tar)), int64(len(l.stored))
+	}
+	x.Spans = []chunk.Span{{Content: x.Size}}
+	l.digest = image.DigestOf(l.tar)
+	return l
+}
+
 // sizes returns files of all sizes.
 func sizes(n int, seed uint64) []file {
 	r := rand.New(rand.NewPCG(seed, 2))
 	files := make([]file, n)
 	for i := range files {
-		files[i] = file{r.IntN(1 << (6 + i%13)), seed<<32 | uint64(i)}
+		files[i] = file{r.IntN(1 << (6 + i%11)), seed<<32 | uint64(i)}
 	}
 	return files
 }

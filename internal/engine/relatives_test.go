@@ -284,7 +284,10 @@ func TestEngineRelativesCompressed(t *testing.T) {
 	enginetest.EachContainerd(t, func(t *testing.T, e *enginetest.Engine) {
 		c := connect(t, e.Host)
 		layer := func(s string) *enginetest.Layer { return enginetest.NewLayer(enginetest.File(s, 0o644, t.Name()+s)) }
-		m := enginetest.NewImage().Add(layer("gzip"), layer("raw")).Tag(enginetest.Repository + "/relatives-mixed:1")
+		other := enginetest.NewImage().Add(layer("other")).Tag(enginetest.Repository + "/relatives-other:1")
+		loadNamed(t, e, c, other)
+		defer removeNamed(t, e, other.Tags()[0])
+		m := enginetest.NewImage().Add(layer("gzip"), layer("raw")).Tag("relatives-mixed:1") // as Archive names it, without a slash
 		l := &enginetest.Layout{}
 		p := c.Platform()
 		root := l.Index(l.Image(m, enginetest.Gzip, enginetest.Raw).For(p.OS, p.Architecture))
@@ -292,7 +295,7 @@ func TestEngineRelativesCompressed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer removeNamed(t, e, m.Tags()[0])
-		name := image.Reference{Repository: enginetest.Repository + "/relatives-mixed", Tag: "2"}
+		name := image.Reference{Repository: "relatives-mixed", Tag: "2"}
 		raw := mustDigest(t, m.DiffIDs()[1])
 		got, err := c.Relatives(t.Context(), []image.Reference{name}, nil)
 		if err != nil || !slices.Equal(digestsOf(got), []image.Digest{raw}) {
@@ -300,8 +303,8 @@ func TestEngineRelativesCompressed(t *testing.T) {
 		}
 		// Nothing new of this repository: the other images are asked for, too.
 		got, err = c.Relatives(t.Context(), []image.Reference{name}, []image.Digest{raw})
-		if err != nil || !slices.Contains(digestsOf(got), raw) || got[len(got)-1].Digest != raw {
-			t.Errorf("%v, error %v, want the raw layer %s at the end", digestsOf(got), err, raw.Short())
+		if err != nil || len(got) < 2 || got[len(got)-1].Digest != raw || !slices.Contains(digestsOf(got), mustDigest(t, other.DiffIDs()[0])) {
+			t.Errorf("%v, error %v, want the layer of another image, and the raw layer %s at the end", digestsOf(got), err, raw.Short())
 		}
 	})
 }

@@ -118,9 +118,6 @@ func (t *Tar) Size() int64 { return t.size }
 // ReadAt implements io.ReaderAt. A file that is gone, or has not the length that it
 // has in the tar, is an error.
 func (t *Tar) ReadAt(p []byte, off int64) (n int, err error) {
-	if off < 0 {
-		return 0, errors.New("an offset below zero")
-	}
 	i := sort.Search(len(t.places), func(i int) bool { return t.places[i].end() > off })
 	for n < len(p) {
 		at := off + int64(n)
