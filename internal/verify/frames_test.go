@@ -110,13 +110,19 @@ func (w *indexedWorld) find(t testing.TB, what string) int64 {
 }
 
 // frame is the one that a place of the file is in.
-func (w *indexedWorld) frame(at int64) (first, length int64) {
+func (w *indexedWorld) frame(at int64) chunk.Frame {
 	for _, f := range w.index.Frames {
 		if at < f.At+int64(f.Stored) {
-			return f.At, int64(f.Stored)
+			return f
 		}
 	}
-	return w.index.Stored, int64(len(w.file)) - w.index.Stored
+	return chunk.Frame{Tar: w.index.Size, At: w.index.Stored, Stored: codec.SkippableHeader}
+}
+
+// rangeOf is what the frame at a place of the file holds.
+func (w *indexedWorld) rangeOf(at int64) chunk.Range {
+	f := w.frame(at)
+	return chunk.Range{Tar: f.Tar, Size: int64(f.Size)}
 }
 
 // harm is a way to damage a layer with an index.
@@ -127,6 +133,7 @@ type harm struct {
 	files   []string       // that are named; nil where that is not looked at
 	detail  string
 	note    string
+	lost    []chunk.Range // of the tar
 }
 
 func (w *indexedWorld) harms(t testing.TB) map[string]harm {
@@ -138,20 +145,32 @@ func (w *indexedWorld) harms(t testing.TB) map[string]harm {
 	content := w.find(t, string(remotetest.Noise("a"+gem(50), 12<<10)[4000:4010]))
 	name := w.find(t, gem(60)[13:24])
 	harms := map[string]harm{
-		"a frame's header":           {file: w.flipped(second.At), problem: verify.Damaged, at: second.At},
-		"content":                    {file: w.flipped(content), problem: verify.Damaged, at: content, files: []string{gem(50)}},
-		"a header of the tar":        {file: w.flipped(name + 4), problem: verify.Damaged, at: name, files: []string{gem(60)}},
-		"the index's header":         {file: w.flipped(x.Stored + 4), problem: verify.Damaged, at: x.Stored, detail: "its frames are whole, and the header of its chunk index is not"},
-		"the index's magic":          {file: w.flipped(x.Stored + 2), problem: verify.Damaged, at: x.Stored, detail: "its frames are whole, and the header of its chunk index is not"},
-		"literals in the index":      {file: w.flipped(payload + 100), note: "its chunk index is damaged; the layer is whole"},
-		"the index's table":          {file: w.flipped(end - 100), note: "its chunk index is damaged; the layer is whole"},
-		"the footer's numbers":       {file: w.flipped(end - 12), note: "its chunk index is damaged; the layer is whole"},
-		"the footer's magic":         {file: w.flipped(end - 32)}, // as if there were none
-		"cut at a frame's border":    {file: w.file[:second.At], problem: verify.Truncated, at: -1, detail: fmt.Sprintf("ends after %d of %d bytes", second.Tar, x.Size)},
-		"cut within a frame":         {file: w.file[:second.At+50], problem: verify.Truncated, at: -1, detail: fmt.Sprintf("of %d bytes", x.Size)},
-		"cut within the index":       {file: w.file[:end-10], problem: verify.Truncated, at: -1},
-		"its index is gone":          {file: w.file[:x.Stored]},
-		"two frames, and one of two": {file: func() []byte { w := *w; w.file = w.flipped(second.At); return w.flipped(content) }(), problem: verify.Damaged, at: second.At},
+		"a frame's header":        {file: w.flipped(second.At), problem: verify.Damaged, at: second.At},
+		"content":                 {file: w.flipped(content), problem: verify.Damaged, at: content, files: []string{gem(50)}},
+		"a header of the tar":     {file: w.flipped(name + 4), problem: verify.Damaged, at: name, files: []string{gem(60)}},
+		"the index's header":      {file: w.flipped(x.Stored + 4), problem: verify.Damaged, at: x.Stored, detail: "its frames are whole, and the header of its chunk index is not"},
+		"the index's magic":       {file: w.flipped(x.Stored + 2), problem: verify.Damaged, at: x.Stored, detail: "its frames are whole, and the header of its chunk index is not"},
+		"literals in the index":   {file: w.flipped(payload + 100), note: "its chunk index is damaged; the layer is whole"},
+		"the index's table":       {file: w.flipped(end - 100), note: "its chunk index is damaged; the layer is whole"},
+		"the footer's numbers":    {file: w.flipped(end - 12), note: "its chunk index is damaged; the layer is whole"},
+		"the footer's magic":      {file: w.flipped(end - 32)}, // as if there were none
+		"cut at a frame's border": {file: w.file[:second.At], problem: verify.Truncated, at: -1, detail: fmt.Sprintf("ends after %d of %d bytes", second.Tar, x.Size)},
+		"cut within a frame":      {file: w.file[:second.At+50], problem: verify.Truncated, at: -1, detail: fmt.Sprintf("of %d bytes", x.Size)},
+		"cut within the index":    {file: w.file[:end-10], problem: verify.Truncated, at: -1},
+		"its index is gone":       {file: w.file[:x.Stored]},
+		"two frames":              {file: func() []byte { w := *w; w.file = w.flipped(second.At); return w.flipped(content) }(), problem: verify.Damaged, at: second.At},
+	}
+	for what, h := range harms {
+		switch {
+		case h.at >= 0 && h.at < x.Stored:
+			h.lost = []chunk.Range{w.rangeOf(h.at)}
+		case strings.HasPrefix(what, "cut") && len(h.file) < int(x.Stored):
+			h.lost = []chunk.Range{{Tar: second.Tar, Size: x.Size - second.Tar}}
+		}
+		if what == "two frames" {
+			h.lost = append(h.lost, w.rangeOf(content))
+		}
+		harms[what] = h
 	}
 	return harms
 }
@@ -190,10 +209,8 @@ func TestDamagedFrames(t *testing.T) {
 				}
 				continue
 			}
-			offset, length := w.frame(h.at)
-			if h.at == w.index.Stored {
-				length = codec.SkippableHeader
-			}
+			frame := w.frame(h.at)
+			offset, length := frame.At, int64(frame.Stored)
 			if len(f.Frames) == 0 || f.Frames[0].Offset != offset || f.Frames[0].Length != length {
 				t.Errorf("%s: frames %v, want %d–%d", what, f.Frames, offset, offset+length)
 			} else if got := f.Frames[0].Files; h.files != nil && (strings.Join(got, " ") != strings.Join(h.files, " ") || f.Frames[0].More > 0) && c == codec.LZ4 {
