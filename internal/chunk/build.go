@@ -21,10 +21,11 @@ const (
 	// storedLeast is how many bytes of frames are worth an index: what is smaller travels whole.
 	storedLeast = 64 << 10
 
-	// payloadMost bounds an index in the file, tableMost its table in memory, in bytes. A layer
-	// that would need more has no index.
+	// payloadMost bounds an index in the file, in bytes. rowsMost bounds its table: frames, chunks,
+	// spans and blocks, all together; who reads one holds some 40 bytes for each. A layer that would
+	// need more has no index.
 	payloadMost = 64 << 20
-	tableMost   = 128 << 20
+	rowsMost    = 2 << 20
 )
 
 // Footer: the last bytes of the file, and of the index's skippable frame.
@@ -93,7 +94,8 @@ func (b *builder) add(f frame, sums []Sum, stored int) {
 	if b.since += int64(stored); len(b.literals) >= blockTarget {
 		b.endBlock()
 	}
-	b.large = len(b.payload)+len(b.frames)+len(b.spans)+len(b.chunks)+len(b.sums) > payloadMost-(1<<20)
+	rows := b.frameCount + b.spanCount + b.chunkCount + b.blockCount
+	b.large = rows > rowsMost-2 || len(b.payload)+len(b.frames)+len(b.spans)+len(b.chunks)+len(b.sums) > payloadMost-(2<<20)
 	if b.large {
 		*b = builder{codec: b.codec, size: b.size, stored: b.stored, large: true}
 	}

@@ -183,7 +183,8 @@ type app struct {
 
 	completing bool // a shell wants names: nobody is asked, and nothing locked
 
-	noWait bool // for garbage collections, nor for the lock
+	noWait  bool // for garbage collections, nor for the lock
+	noIndex bool // in layers that are stored
 
 	lockFile string
 	lock     io.Closer // nil where none is held
