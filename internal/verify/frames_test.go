@@ -38,7 +38,7 @@ func gem(i int) string {
 func newIndexedWorld(t testing.TB, c codec.Codec, seed string) *indexedWorld {
 	t.Helper()
 	var entries []remotetest.Entry
-	for i := range 150 {
+	for i := range 220 {
 		name := gem(i)
 		entries = append(entries, remotetest.Entry{Header: tar.Header{Name: name}, Content: string(remotetest.Noise(seed+name, 12<<10))})
 	}

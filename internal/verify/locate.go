@@ -26,17 +26,21 @@ type Frames struct {
 // String is for people: a name may hold anything.
 func (f Frames) String() string {
 	text := fmt.Sprintf("at %d–%d", f.Offset, f.Offset+f.Length)
-	if len(f.Files) == 0 {
+	files := f.Files
+	if f.More > 0 {
+		more := "1 file"
+		if f.More > 1 {
+			more = fmt.Sprintf("%d files", f.More)
+		}
+		if len(files) > 0 {
+			more += " more"
+		}
+		files = append(files[:len(files):len(files)], more)
+	}
+	if len(files) == 0 {
 		return text
 	}
-	text += " (" + strings.Join(f.Files, ", ")
-	switch {
-	case f.More == 1:
-		text += ", 1 file more"
-	case f.More > 1:
-		text += fmt.Sprintf(", %d files more", f.More)
-	}
-	return text + ")"
+	return text + " (" + strings.Join(files, ", ") + ")"
 }
 
 const (

@@ -60,16 +60,12 @@ func (w *indexedWorld) whole(t testing.TB, what string) {
 	if report := w.verify(t, verify.Options{}); len(report.Findings)+len(report.Notes) > 0 {
 		t.Errorf("%s: afterwards %s %v", what, findings(report), report.Notes)
 	}
-	got, err := remotetest.Pull(t.Context(), w.repo(t), remotetest.Ref(t, "app:1"))
-	if err != nil || w.one.Diff(got) != "" {
-		t.Errorf("%s: afterwards a pull gets another image: %v", what, err)
-	}
 }
 
 // TestRepairFrames repairs a layer that is damaged anywhere from a remote that has stored it by another
 // encoder: of that no more is read than the frames with the damage, and the index.
 func TestRepairFrames(t *testing.T) {
-	for _, codecs := range [][2]codec.Codec{{codec.LZ4, codec.LZ4}, {codec.LZ4, codec.Zstd}, {codec.Zstd, codec.LZ4}} {
+	for _, codecs := range [][2]codec.Codec{{codec.LZ4, codec.Zstd}, {codec.Zstd, codec.LZ4}} {
 		w, other := newIndexedWorld(t, codecs[0], "a"), newIndexedWorld(t, codecs[1], "a")
 		for what, h := range w.harms(t) {
 			if h.problem == "" {
@@ -154,7 +150,7 @@ func TestRepairFramesWhole(t *testing.T) {
 		"the index here lies":                     {wrong, w.file, 1, 0},
 		"the other's file ends early":             {w.flipped(second), append(w.file[:last:last], w.file[w.index.Stored:]...), 1, 1},
 		"all is gone":                             {nil, w.file, 0, 0},
-		"another layer, with an index":            {newIndexedWorld(t, codec.LZ4, "b").file, w.file, 0, 0},
+		"another layer, with an index":            {newIndexedWorld(t, codec.LZ4, "b").file, w.file, 1, 0},
 	} {
 		put(t, w.store, w.key, c.here)
 		put(t, other.store, other.key, c.there)
@@ -283,21 +279,28 @@ func TestDamagedFilesNamed(t *testing.T) {
 	)
 	w := newWorldOf(t, codec.LZ4, remotetest.Tar(t, entries...))
 	at := func(seed string, n int) int64 { return w.find(t, string(remotetest.Noise(seed, n)[n-100:n-80])) }
+	first, inLong, inRed, inEnd := w.index.Frames[0], at("long", 200<<10), at("red", 150<<10), at("end", 150<<10)
+	span := func(first, last int64) string {
+		return fmt.Sprintf("at %d–%d", w.frame(first).At, w.frame(last).At+int64(w.frame(last).Stored))
+	}
 	for what, c := range map[string]struct {
 		at   []int64
-		want string
+		want []string
 	}{
 		"many small ones": {
-			[]int64{w.index.Frames[0].At}, "at F0 (f00, f01, f02, f03, f04, f05, f06, f07, f08, f09, 28 files more)",
+			[]int64{first.At}, []string{span(0, 0) + " (f00, f01, f02, f03, f04, f05, f06, f07, f08, f09, 28 files more)"},
 		},
-		"a long name, and one that steers a terminal": {
-			[]int64{at("long", 200<<10), at("red", 150<<10)}, "at Flong (" + long[:300] + "…); at Fred (\x1b[31mred\n)",
+		"a long name, and one that steers a terminal, in frames beside each other": {
+			[]int64{inLong, inRed}, []string{span(inLong, inRed) + " (" + long[:300] + "…, \x1b[31mred\n)"},
 		},
-		"neighbours are told as one": {
-			[]int64{w.frame(at("long", 200<<10)).At, w.frame(at("red", 150<<10)).At}, "",
+		"such frames lost as wholes": {
+			[]int64{w.frame(inLong).At, w.frame(inRed).At}, []string{span(inLong, inRed) + " (" + long[:300] + "…, \x1b[31mred\n, whole)"},
+		},
+		"the first and the last one": {
+			[]int64{first.At, inEnd}, []string{span(0, 0) + " (f00, f01, f02, f03, f04, f05, f06, f07, f08, f09, 28 files more)", span(inEnd, inEnd) + " (1 file)"},
 		},
 		"the last one": {
-			[]int64{at("end", 150<<10)}, "at Fend (end)",
+			[]int64{inEnd}, []string{span(inEnd, inEnd) + " (end)"},
 		},
 	} {
 		file := bytes.Clone(w.file)
@@ -313,7 +316,23 @@ func TestDamagedFilesNamed(t *testing.T) {
 		for _, f := range report.Findings[0].Frames {
 			got = append(got, f.String())
 		}
-		t.Logf("%s: %q", what, got)
-		_ = c.want
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: damaged\n%q\nwant\n%q", what, got, c.want)
+		}
+	}
+}
+
+// TestManyDamagedFrames: few runs of frames are told, the others counted.
+func TestManyDamagedFrames(t *testing.T) {
+	w := newIndexedWorld(t, codec.LZ4, "a")
+	file, damaged := bytes.Clone(w.file), 0
+	for i := 0; i < len(w.index.Frames); i += 2 {
+		file[w.index.Frames[i].At] ^= 0x10
+		damaged++
+	}
+	put(t, w.store, w.key, file)
+	report := w.verify(t, verify.Options{})
+	if f := report.Findings; len(f) != 1 || len(f[0].Frames)+f[0].MoreFrames != damaged || len(f[0].Frames) > 10 || damaged > 10 && f[0].MoreFrames == 0 {
+		t.Errorf("of %d: %+v", damaged, f)
 	}
 }
