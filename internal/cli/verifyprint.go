@@ -117,7 +117,7 @@ func (v verified) summarize(a *app) {
 	fmt.Fprintf(a.errOut, "verified %s: %s, %s%s, %s%s, %s in %.1fs\n", v.name,
 		count(r.Images, "image"), besides, count(r.Documents, "document"), count(r.Layers, "layer"), part, bytes(r.Bytes), v.took.Seconds())
 	for _, n := range r.Notes {
-		fmt.Fprintf(a.errOut, "%s: %s; `dogestry index %s` writes it anew\n", oneLine(n.Object), n.Detail, v.name)
+		fmt.Fprintf(a.errOut, "%s: %s: `dogestry index %s` writes it anew\n", oneLine(n.Object), n.Detail, v.name)
 	}
 	for _, u := range r.Unproved {
 		fmt.Fprintf(a.errOut, "not proved: %s: %s\n", sharedWith(u.Images), printable(u.Why))
