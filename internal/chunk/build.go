@@ -42,6 +42,7 @@ var codecs = map[codec.Codec]byte{codec.LZ4: 1, codec.Zstd: 2}
 // builder gathers an index while frames go by, in their order.
 type builder struct {
 	codec        codec.Codec
+	least        int64 // bytes of frames that are worth an index
 	size, stored int64
 
 	// Columns of the table, as they are written.
@@ -56,12 +57,12 @@ type builder struct {
 	large    bool // there will be no index
 }
 
-func newBuilder(c codec.Codec) *builder {
+func newBuilder(c codec.Codec, least int64) *builder {
 	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
 	if err != nil {
 		panic(err) // of constants
 	}
-	return &builder{codec: c, zstd: z}
+	return &builder{codec: c, least: least, zstd: z}
 }
 
 // add takes a frame, the sums of its chunks, and how many bytes it is stored in.
@@ -128,7 +129,7 @@ func (b *builder) endBlock() {
 
 // end returns the skippable frame of the index; nothing where the layer is to have none.
 func (b *builder) end() []byte {
-	if b.large || b.stored < storedLeast {
+	if b.large || b.stored < b.least {
 		return nil
 	}
 	b.endSpan()

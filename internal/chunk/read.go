@@ -172,9 +172,12 @@ func (t *columns) sum(s *Sum) {
 	t.raw = t.raw[copy(s[:], t.raw):]
 }
 
+// inflateMost is how much a zstd frame of an index may refer back to, in bytes, and decode to, unless more is said.
+const inflateMost = 8 << 20
+
 // inflate decodes what is to be size bytes, which is bounded.
 func inflate(b []byte, size int64) ([]byte, error) {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(size, 1))))
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(size, inflateMost))), zstd.WithDecoderMaxWindow(inflateMost))
 	if err != nil {
 		return nil, err
 	}
