@@ -8,6 +8,9 @@ import (
 	"github.com/dogestry/dogestry/internal/codec"
 )
 
+// Least is how many bytes of frames are worth an index: a layer that is stored in less has none, and travels whole.
+const Least = 64 << 10
+
 const (
 	// blockTarget is how many bytes of literals are gathered before they are compressed together.
 	blockTarget = 256 << 10
@@ -17,9 +20,6 @@ const (
 	// inlineShare is the part of the stored bytes it belongs to that a block may take in the index. One that
 	// takes more, of a tree of tiny files, is left to the frames.
 	inlineShare = 16
-
-	// storedLeast is how many bytes of frames are worth an index: what is smaller travels whole.
-	storedLeast = 64 << 10
 
 	// payloadMost bounds an index in the file, in bytes. rowsMost bounds its table: frames, chunks,
 	// spans and blocks, all together; who reads one holds some 40 bytes for each. A layer that would

@@ -31,7 +31,7 @@ func Encode(c codec.Codec, src io.Reader) io.ReadCloser {
 	if !ok {
 		return c.Encode(src)
 	}
-	return newEncoder(c, src, target, storedLeast)
+	return newEncoder(c, src, target, Least)
 }
 
 // newEncoder returns one that makes frames of some target bytes, and an index where these are stored in least bytes.

@@ -206,7 +206,7 @@ func TestClose(t *testing.T) {
 // TestCloseInRead: Close ends a Read that waits, once src has answered.
 func TestCloseInRead(t *testing.T) {
 	from, to := io.Pipe()
-	e := newEncoder(codec.LZ4, from, targets[codec.LZ4], storedLeast)
+	e := newEncoder(codec.LZ4, from, targets[codec.LZ4], Least)
 	done := make(chan error)
 	go func() {
 		_, err := io.ReadAll(e)
