@@ -196,9 +196,9 @@ func (r *Repo) withoutIndex(ctx context.Context, layers []remote.Layer, done *In
 			has[i] = true
 		default:
 			g.Go(func() error {
-				_, err := chunk.Read(each, func(ctx context.Context, offset, n int64) (io.ReadCloser, error) {
+				err := chunk.Check(each, func(ctx context.Context, offset, n int64) (io.ReadCloser, error) {
 					return r.OpenPart(ctx, l, offset, n)
-				}, l.Stored)
+				}, l.Stored, l.Size)
 				has[i] = err == nil
 				if errors.Is(err, chunk.ErrNone) || errors.Is(err, chunk.ErrDamaged) {
 					err = nil

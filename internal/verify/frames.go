@@ -52,6 +52,13 @@ func openIndexed(ctx context.Context, from remote.Source, l remote.Layer) (*inde
 	return &indexed{Index: x, open: open, literals: literals{block: -1}}, nil
 }
 
+// partsOf reads a layer as it is stored.
+func partsOf(from remote.Parts, l remote.Layer) chunk.Reader {
+	return func(ctx context.Context, offset, n int64) (io.ReadCloser, error) {
+		return from.OpenPart(ctx, l, offset, n)
+	}
+}
+
 // literals are those of an index, the block that was asked for last decoded.
 type literals struct {
 	stored []byte // all of them; nil before readLiterals
@@ -74,16 +81,6 @@ func (x *indexed) blockAt(i int) []byte {
 		}
 	}
 	return x.raw
-}
-
-// checkLiterals reports whether all literals that are in the index can be read.
-func (x *indexed) checkLiterals() bool {
-	for i, b := range x.Blocks {
-		if b.Stored > 0 && x.blockAt(i) == nil {
-			return false
-		}
-	}
-	return true
 }
 
 // wrong returns which ranges of frame i, which was decoded to raw, are not what the index says.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dogestry/dogestry/internal/chunk"
 	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/remote"
 )
 
 // Frames is a run of damaged frames of an object, and what of the layer is in them.
@@ -48,8 +49,6 @@ const (
 	mostFrames, mostFiles = 10, 10
 	// mostName bounds the name of a file, in bytes.
 	mostName = 300
-	// leastIndexed is the size from which on a layer may have an index, in bytes as stored: what is smaller is not asked for one.
-	leastIndexed = 64 << 10
 )
 
 // locate finds out which frames of a damaged object are wrong, and adds that to a finding. Whether it
@@ -236,26 +235,14 @@ func (s *search) name(run int, name string) {
 // checkIndex tells of a layer that is whole that its index is not. Nothing more is proved of an index: it is
 // believed by nobody.
 func (r *run) checkIndex(ctx context.Context, u unit) error {
-	if u.there.Stored < leastIndexed || !u.there.Packed.IsZero() || len(u.within) > 0 {
-		return nil
-	}
-	x, err := openIndexed(ctx, r.from, u.there)
-	if err == nil {
-		if err = x.readLiterals(ctx); err == nil && !x.checkLiterals() {
-			err = chunk.ErrDamaged
+	parts, ok := r.from.(remote.Parts)
+	if l := u.there; ok && l.Stored >= chunk.Least {
+		err := chunk.Check(ctx, partsOf(parts, l), l.Stored, l.Size)
+		if errors.Is(err, chunk.ErrDamaged) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.notes = append(r.notes, Note{l.Object, "its chunk index is damaged; the layer is whole"})
 		}
 	}
-	why := ""
-	switch {
-	case errors.Is(err, errUnfit):
-		why = "its chunk index is that of another layer; the layer is whole"
-	case errors.Is(err, chunk.ErrDamaged):
-		why = "its chunk index is damaged; the layer is whole"
-	default:
-		return ctx.Err()
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.notes = append(r.notes, Note{u.there.Object, why})
 	return ctx.Err()
 }
