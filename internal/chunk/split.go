@@ -184,7 +184,7 @@ func (s *splitter) header(f *frame, h []byte) {
 	s.entry = e
 	switch {
 	case e.records && e.literal > 0:
-		s.records = make([]byte, 0, min(e.literal, maxRecords))
+		s.records, s.known = make([]byte, 0, min(e.literal, maxRecords)), -1
 	case e.literal == 0:
 		s.known = -1
 	}

@@ -161,7 +161,7 @@ func TestOddTars(t *testing.T) {
 	end := make([]byte, 2*blockSize)
 	body := noise(5, 40<<10)
 	pax := func(size int) []byte {
-		return entryOf('x', octal(len(fmt.Sprintf("14 size=%06d\n", size))), fmt.Appendf(nil, "14 size=%06d\n", size))
+		return entryOf('x', octal(len(fmt.Sprintf("15 size=%06d\n", size))), fmt.Appendf(nil, "15 size=%06d\n", size))
 	}
 	big := append([]byte{0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0}, byte(len(body)>>8), byte(len(body)))
 	again := entryOf('S', octal(len(body)), nil)
@@ -184,6 +184,8 @@ func TestOddTars(t *testing.T) {
 		"size by pax, of one file":  {slices.Concat(pax(len(body)), entryOf('0', octal(0), body), entryOf('0', octal(1), []byte("1")), end), int64(len(body)) + 1},
 		"size by pax, of a link":    {slices.Concat(pax(len(body)), entryOf('1', octal(0), nil), entryOf('0', octal(1), []byte("1")), end), 1},
 		"size by pax, long name":    {slices.Concat(pax(len(body)), entryOf('L', octal(4), []byte("name")), entryOf('0', octal(0), body), end), int64(len(body))},
+		"size by pax, then none":    {slices.Concat(pax(len(body)), entryOf('x', octal(100<<10), noise(1, 100<<10)), entryOf('0', octal(3), []byte("abc")), end), 3},
+		"size by pax, beyond all":   {slices.Concat(entryOf('x', octal(28), []byte("28 size=9223372036854775807\n")), entryOf('0', octal(3), []byte("abc")), end), 3},
 		"base 256":                  {slices.Concat(entryOf('0', string(big), body), end), int64(len(body))},
 		"size below zero":           {slices.Concat(entryOf('0', "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", nil), end), blockSize + int64(len(end))},
 		"size of eight exabytes":    {slices.Concat(entryOf('0', "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff", nil), end), blockSize + int64(len(end))},
@@ -275,7 +277,7 @@ var cutsOfVersionOne = []int32{8291, 8192, 262144, 45056, 20001, 123296, 58482, 
 func FuzzSplit(f *testing.F) {
 	f.Add([]byte{}, uint16(0))
 	f.Add(entryOf('0', octal(300), noise(1, 300)), uint16(5000))
-	f.Add(entryOf('x', octal(14), []byte("14 size=009000\n")), uint16(1))
+	f.Add(entryOf('x', octal(15), []byte("15 size=009000\n")), uint16(1))
 	f.Add(entryOf('S', octal(1000), noise(1, 1000)), uint16(3))
 	for _, l := range enginetest.OldSparse().Layers() {
 		f.Add(l.Bytes(), uint16(2))
