@@ -173,8 +173,7 @@ func (s *streamed) read() (raw []byte, ok bool, err error) {
 
 func (s *streamed) Close() error { return s.body.Close() }
 
-// lender gives parts of the tar out of the other remote's frames. Those that follow one another come with
-// one request, or few.
+// lender gives parts of the tar out of the other remote's frames.
 type lender struct {
 	*indexed
 	ctx context.Context
@@ -182,19 +181,25 @@ type lender struct {
 	frame int // that is in raw; -1: none
 	raw   []byte
 
-	from *frameReader // open, or nil
+	from *frameReader // of a request; nil before the first one
 	end  int          // the frame before which it ends
 	last int          // so many frames were asked for at once
+	to   int64        // where in the tar the last part ended
 }
 
-// mostAhead bounds the frames that are asked for at once: of what is not needed then, the rest is not read.
+// mostAhead bounds the frames that are asked for at once before they are needed.
 const mostAhead = 64
 
-// fill reads the tar from a place on.
+// fill reads the tar from a place on: with one request, and with few where one part follows the other.
 func (l *lender) fill(p []byte, tar int64) error {
-	for len(p) > 0 {
-		i, _ := l.FramesOf(chunk.Range{Tar: tar, Size: 1})
-		if err := l.load(i); err != nil {
+	first, end := l.FramesOf(chunk.Range{Tar: tar, Size: int64(len(p))})
+	ahead := 0
+	if tar == l.to {
+		ahead = min(2*l.last, mostAhead)
+	}
+	l.to = tar + int64(len(p))
+	for i := first; i < end; i++ {
+		if err := l.load(i, max(end, i+ahead)); err != nil {
 			return err
 		}
 		n := copy(p, l.raw[tar-l.Frames[i].Tar:])
@@ -203,13 +208,13 @@ func (l *lender) fill(p []byte, tar int64) error {
 	return nil
 }
 
-// load decodes frame i.
-func (l *lender) load(i int) error {
+// load decodes frame i. Where it has to be asked for, so are those behind it, before end.
+func (l *lender) load(i, end int) error {
 	if i == l.frame {
 		return nil
 	}
 	if l.from == nil || l.from.next != i || i == l.end {
-		if err := l.request(i); err != nil {
+		if err := l.request(i, min(end, len(l.Frames))); err != nil {
 			return err
 		}
 	}
@@ -221,22 +226,17 @@ func (l *lender) load(i int) error {
 	return err
 }
 
-// request asks for frame i, and for as many more as ever so many that followed one another.
-func (l *lender) request(i int) error {
-	ahead := 1
-	if l.from != nil && l.from.next == i {
-		ahead = min(2*l.last, mostAhead)
-	}
+// request asks for frames.
+func (l *lender) request(i, end int) error {
 	if err := l.Close(); err != nil {
 		return err
 	}
-	l.end = min(i+ahead, len(l.Frames))
-	last := l.Frames[l.end-1]
+	last := l.Frames[end-1]
 	body, err := l.open(l.ctx, l.Frames[i].At, last.At+int64(last.Stored)-l.Frames[i].At)
 	if err != nil {
 		return err
 	}
-	l.last, l.from = ahead, &frameReader{indexed: l.indexed, next: i, body: body}
+	l.last, l.end, l.from = end-i, end, &frameReader{indexed: l.indexed, next: i, body: body}
 	return nil
 }
 
