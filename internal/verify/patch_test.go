@@ -193,6 +193,18 @@ func TestUnprovedHeaders(t *testing.T) {
 		t.Errorf("read in full %d times: %s %v", from.whole.Load(), findings(report), report.Findings)
 	}
 	w.whole(t, "a frame")
+
+	// What ends within a frame of the other's is not all of it.
+	put(t, w.store, w.key, w.file[:w.index.Frames[1].At])
+	apart := newWorldOf(t, codec.Zstd, w.tar)
+	if apart.index.Frames[0].Size <= w.index.Frames[0].Size {
+		t.Fatal("its frames are those of the other")
+	}
+	from = &counting{Store: apart.store, key: apart.key}
+	if report := w.repairFrom(t, from); report.Left() > 0 || from.whole.Load() != 0 {
+		t.Errorf("cut: read in full %d times: %s", from.whole.Load(), findings(report))
+	}
+	w.whole(t, "cut")
 }
 
 // TestRepairFramesKilled ends a repair at each of its requests: the file is the old one or the new one, and whole
