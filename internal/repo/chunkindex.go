@@ -163,9 +163,7 @@ func (r *Repo) layersToIndex(ctx context.Context, o IndexOptions, done *Indexed)
 	}
 	objects := map[string]remote.Layer{} // a layer and its alias are one
 	for _, l := range found.Layers {
-		if id, _, ok := parseEntryKey(l.Object); !ok || id == l.Digest {
-			objects[l.Object] = l
-		}
+		objects[l.Object] = l
 	}
 	layers := slices.Collect(maps.Values(objects))
 	slices.SortFunc(layers, func(a, b remote.Layer) int {
