@@ -35,11 +35,16 @@ func (a *app) verifyCommand() *cobra.Command {
 		Long: `Read every byte that the tags of a remote reach, or those of the named images,
 decode it, and compare it with the digest that names it. Each object is read
 once, however many images share it. What is damaged or missing is listed with
-the images that need it; the exit code is then 5.
+the images that need it; the exit code is then 5. Of a layer with a chunk index
+it is told which frames of its file are damaged, and which files they hold.
 
 --repair-from writes that anew, and nothing else: from another remote, or from
-the engine where that still has the image. It is verified again afterwards. What
-could not be repaired stays in the list. No tag is moved.
+the engine where that still has the image. Of a layer that has a chunk index
+there, only the frames are read that hold what is damaged here. It is verified
+again afterwards. What could not be repaired stays in the list. No tag is moved.
+
+An index proves nothing, and a layer is whole without it: that one is damaged is
+told, and is no damage. dogestry index writes it anew.
 
 With --sealed, images whose manifests let a layer be fetched from a URL are
 listed too; where nothing else is wrong, the exit code is then 4.`,

@@ -64,6 +64,12 @@ func (a *app) printVerified(v verified) error {
 			what = "repaired, was " + what
 		}
 		fmt.Fprintf(a.out, "%s: %s: %s\n", oneLine(f.Object), what, oneLine(f.Detail))
+		for _, frames := range f.Frames {
+			fmt.Fprintf(a.out, "  %s\n", oneLine(frames.String()))
+		}
+		if f.MoreFrames > 0 {
+			fmt.Fprintf(a.out, "  and in %s more\n", count(f.MoreFrames, "place"))
+		}
 		if f.Failure != "" {
 			fmt.Fprintf(a.out, "  not repaired: %s\n", oneLine(f.Failure))
 		}
@@ -110,6 +116,9 @@ func (v verified) summarize(a *app) {
 	}
 	fmt.Fprintf(a.errOut, "verified %s: %s, %s%s, %s%s, %s in %.1fs\n", v.name,
 		count(r.Images, "image"), besides, count(r.Documents, "document"), count(r.Layers, "layer"), part, bytes(r.Bytes), v.took.Seconds())
+	for _, n := range r.Notes {
+		fmt.Fprintf(a.errOut, "%s: %s: `dogestry index %s` writes it anew\n", oneLine(n.Object), n.Detail, v.name)
+	}
 	for _, u := range r.Unproved {
 		fmt.Fprintf(a.errOut, "not proved: %s: %s\n", sharedWith(u.Images), printable(u.Why))
 	}
@@ -132,13 +141,14 @@ func (v verified) document() any {
 		Layers       int               `json:"layers"`
 		Bytes        int64             `json:"bytes"`
 		Findings     []verify.Finding  `json:"findings"`
+		Notes        []verify.Note     `json:"notes,omitempty"` // of objects that are whole
 		Unproved     []verify.Unproved `json:"unproved,omitempty"`
 		Unreferenced *unreferenced     `json:"unreferenced,omitempty"` // absent where it is not known
 		Seconds      float64           `json:"seconds"`
 		Error        *failure          `json:"error,omitempty"`
 	}{
 		Remote: v.name, Images: v.report.Images, Members: v.report.Members, Documents: v.report.Documents, Layers: v.report.Layers, Bytes: v.report.Bytes,
-		Findings: v.report.Findings, Unproved: v.report.Unproved, Seconds: v.took.Seconds(), Error: failureOf(v.err),
+		Findings: v.report.Findings, Notes: v.report.Notes, Unproved: v.report.Unproved, Seconds: v.took.Seconds(), Error: failureOf(v.err),
 	}
 	if v.part.Of > 0 {
 		document.Subset = v.part.String()

@@ -24,8 +24,14 @@ func exampleReport() verified {
 			Images: 2, Documents: 3, Layers: 4, Bytes: 5_000_000,
 			Findings: []verify.Finding{
 				{Object: "images/aa/json", Problem: verify.Missing, Detail: "it is \x1b[31m gone", Images: []image.Reference{app}, Failure: "nobody has it"},
+				{
+					Object: "images/cc/layer.tar.lz4", Problem: verify.Damaged, Detail: "it has the content of another", Images: []image.Reference{app},
+					Frames:     []verify.Frames{{Offset: 123456, Length: 22222, Files: []string{"usr/lib/ruby/a.so", "\x1b[31m\nred"}, More: 2}, {Offset: 200000, Length: 9}},
+					MoreFrames: 3, Repaired: true,
+				},
 				{Object: "images/bb/blob", Problem: verify.Swapped, Detail: "it is another", Images: []image.Reference{app, {Repository: "app", Tag: "2"}}, Repaired: true},
 			},
+			Notes:        []verify.Note{{Object: "images/dd/layer.tar.zst", Detail: "its chunk index is damaged; the layer is whole"}},
 			Unproved:     []verify.Unproved{{Images: []image.Reference{app}, Why: "format 1.0"}},
 			Unreferenced: &verify.Unreferenced{Entries: 1, Bytes: 1_000},
 		},
@@ -46,12 +52,18 @@ func TestPrintVerified(t *testing.T) {
 	if diff := cmp.Diff(`images/aa/json: missing: it is �[31m gone
   not repaired: nobody has it
   needed by app:1
+images/cc/layer.tar.lz4: repaired, was damaged: it has the content of another
+  at 123456–145678 (usr/lib/ruby/a.so, �[31m red, 2 files more)
+  at 200000–200009
+  and in 3 places more
+  needed by app:1
 images/bb/blob: repaired, was swapped: it is another
   needed by app:1, app:2
 `, stdout); diff != "" {
 		t.Errorf("stdout (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(`verified ./images: 2 images, 3 documents, 4 layers of part 2/7, 5MB in 1.5s
+images/dd/layer.tar.zst: its chunk index is damaged; the layer is whole: `+"`dogestry index ./images`"+` writes it anew
 not proved: app:1: format 1.0
 no tag reaches 1 entry, 1kB: of pushes under way, or of tags that were moved or removed
 `, stderr); diff != "" {
@@ -105,6 +117,31 @@ func TestPrintVerifiedJSON(t *testing.T) {
       "failure": "nobody has it"
     },
     {
+      "object": "images/cc/layer.tar.lz4",
+      "problem": "damaged",
+      "detail": "it has the content of another",
+      "images": [
+        "app:1"
+      ],
+      "frames": [
+        {
+          "offset": 123456,
+          "length": 22222,
+          "files": [
+            "usr/lib/ruby/a.so",
+            "\u001b[31m\nred"
+          ],
+          "moreFiles": 2
+        },
+        {
+          "offset": 200000,
+          "length": 9
+        }
+      ],
+      "moreFrames": 3,
+      "repaired": true
+    },
+    {
       "object": "images/bb/blob",
       "problem": "swapped",
       "detail": "it is another",
@@ -113,6 +150,12 @@ func TestPrintVerifiedJSON(t *testing.T) {
         "app:2"
       ],
       "repaired": true
+    }
+  ],
+  "notes": [
+    {
+      "object": "images/dd/layer.tar.zst",
+      "detail": "its chunk index is damaged; the layer is whole"
     }
   ],
   "unproved": [

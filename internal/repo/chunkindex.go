@@ -163,9 +163,7 @@ func (r *Repo) layersToIndex(ctx context.Context, o IndexOptions, done *Indexed)
 	}
 	objects := map[string]remote.Layer{} // a layer and its alias are one
 	for _, l := range found.Layers {
-		if id, _, ok := parseEntryKey(l.Object); !ok || id == l.Digest {
-			objects[l.Object] = l
-		}
+		objects[l.Object] = l
 	}
 	layers := slices.Collect(maps.Values(objects))
 	slices.SortFunc(layers, func(a, b remote.Layer) int {
@@ -196,9 +194,9 @@ func (r *Repo) withoutIndex(ctx context.Context, layers []remote.Layer, done *In
 			has[i] = true
 		default:
 			g.Go(func() error {
-				_, err := chunk.Read(each, func(ctx context.Context, offset, n int64) (io.ReadCloser, error) {
+				err := chunk.Check(each, func(ctx context.Context, offset, n int64) (io.ReadCloser, error) {
 					return r.OpenPart(ctx, l, offset, n)
-				}, l.Stored)
+				}, l.Stored, l.Size)
 				has[i] = err == nil
 				if errors.Is(err, chunk.ErrNone) || errors.Is(err, chunk.ErrDamaged) {
 					err = nil

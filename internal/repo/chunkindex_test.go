@@ -201,6 +201,33 @@ func TestAddIndexesDamaged(t *testing.T) {
 	}
 }
 
+// TestAddIndexesBlobs: a compressed layer stays as it came, and counts once though it has a diffID too.
+func TestAddIndexesBlobs(t *testing.T) {
+	s := mem.New()
+	r := open(t, s, codec.LZ4)
+	tar := remotetest.FileLayer(t, "lib/packed", string(remotetest.Noise("packed", 150<<10)))
+	img := remotetest.NewImage(t, "packed", tar)
+	packed := gzipped(t, tar)
+	d := image.Descriptor{MediaType: gzipTar, Digest: image.DigestOf(packed), Size: int64(len(packed))}
+	if _, err := r.PutLayer(t.Context(), d, bytes.NewReader(packed)); err != nil {
+		t.Fatal(err)
+	}
+	manifest := manifestOf(img.Config, []image.Descriptor{d})
+	for _, doc := range [][]byte{img.Config, manifest} {
+		if err := r.PutDocument(t.Context(), doc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Tag(t.Context(), remotetest.Ref(t, "packed:1"), image.DigestOf(manifest)); err != nil {
+		t.Fatal(err)
+	}
+	before := tree(t, s)
+	done, err := addIndexes(t, s, repo.IndexOptions{})
+	if err != nil || done.Blobs != 1 || len(done.Written) > 0 || done.Had != 0 || !maps.EqualFunc(tree(t, s), before, bytes.Equal) {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
 // TestAddIndexesRead: who reads a layer that is replaced gets it whole.
 func TestAddIndexesRead(t *testing.T) {
 	s := openDir(t, t.TempDir())

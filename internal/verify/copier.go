@@ -10,7 +10,8 @@ import (
 	"github.com/dogestry/dogestry/internal/remote"
 )
 
-// Copier is a Mender that reads from another remote. What is damaged there too is
+// Copier is a Mender that reads from another remote: of a layer with a chunk index only
+// the frames that hold what is damaged, where To is a Source. What is damaged there too is
 // not written: each byte is verified on its way out and on its way in.
 type Copier struct {
 	From remote.Source
@@ -73,6 +74,10 @@ func (c *Copier) layer(ctx context.Context, l image.Descriptor) (source, target 
 	there, err := remote.Layers(ctx, c.From, []image.Digest{l.Digest})
 	if err != nil {
 		return err, nil
+	}
+	// What the file here has of it need not be read there. Whatever is in the way of that: the whole is not.
+	if source, target := c.patch(ctx, l, there[0]); source == nil || ctx.Err() != nil {
+		return source, target
 	}
 	body, err := c.From.Open(ctx, there[0])
 	if err != nil {

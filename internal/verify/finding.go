@@ -54,8 +54,19 @@ type Finding struct {
 	Detail  string            `json:"detail"`
 	Images  []image.Reference `json:"images"` // that need it
 
+	// Frames are what is damaged of a layer with a chunk index, as far as that is known; MoreFrames is
+	// how many runs besides.
+	Frames     []Frames `json:"frames,omitempty"`
+	MoreFrames int      `json:"moreFrames,omitempty"`
+
 	Repaired bool   `json:"repaired"`
 	Failure  string `json:"failure,omitempty"` // why it could not be repaired, where that was tried
+}
+
+// Note is about an object that is whole all the same.
+type Note struct {
+	Object string `json:"object"` // as in a Finding
+	Detail string `json:"detail"`
 }
 
 // finding is a Finding on its way.
@@ -114,7 +125,11 @@ func (r *run) found(f *finding) {
 	r.findings = append(r.findings, f)
 	switch n := len(r.findings); {
 	case n <= mostNotes:
-		r.o.Progress.Note(fmt.Sprintf("%s is %s", f.Object, f.Problem.words()))
+		text := fmt.Sprintf("%s is %s", f.Object, f.Problem.words())
+		if len(f.Frames) > 0 {
+			text += " " + f.Frames[0].String()
+		}
+		r.o.Progress.Note(text)
 	case n == mostNotes+1:
 		r.o.Progress.Note("and more, all of which are told at the end")
 	}

@@ -238,7 +238,7 @@ func (r *run) readUnit(ctx context.Context, u unit) error {
 			return r.judge(ctx, u, err)
 		}
 		r.proved(u, n)
-		return nil
+		return r.checkIndex(ctx, u)
 	}
 	sum, size, unpackErr := contents.End(err)
 	if err != nil {
@@ -320,6 +320,11 @@ func (r *run) judge(ctx context.Context, u unit, err error) error {
 			return err
 		}
 	}
+	if f.Problem == Damaged || f.Problem == Truncated {
+		if err := r.locate(ctx, u, f); err != nil {
+			return err
+		}
+	}
 	r.found(f)
 	return nil
 }
@@ -346,6 +351,9 @@ func (r *run) findOut(ctx context.Context, u unit, f *finding, first error) erro
 		}
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		f.Problem = Truncated
+		if said := u.there.Size; said >= 0 && n < said {
+			f.Detail += fmt.Sprintf(": it ends after %d of %d bytes", n, said)
+		}
 	}
 	return ctx.Err()
 }

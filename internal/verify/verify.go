@@ -4,9 +4,11 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/dogestry/dogestry/internal/fault"
@@ -59,6 +61,7 @@ type Report struct {
 	Bytes     int64 // of those layers, as their digests name them
 
 	Findings []Finding // in the order of objects
+	Notes    []Note    // in the order of objects
 	Unproved []Unproved
 	Stopped  error // why not all that could be was written again
 
@@ -149,6 +152,7 @@ type run struct {
 	findings  []*finding              // all of them, also those that were repaired
 	open      map[findingKey]*finding // those that were not
 
+	notes     []Note
 	originals *original.Reader           // nil where the remote has no images of format 1.0
 	old       map[image.Digest]*oldEntry // of such images
 	unproved  []Unproved
@@ -223,6 +227,8 @@ func (r *run) report() *Report {
 		}
 	}
 	sortFindings(report.Findings)
+	slices.SortFunc(r.notes, func(a, b Note) int { return cmp.Compare(a.Object, b.Object) })
+	report.Notes = slices.Compact(slices.Clone(r.notes))
 	return report
 }
 
