@@ -64,10 +64,11 @@ test: ## unit tests, suites, scripts, the journey on a real engine
 	go test -timeout 30m $(PACKAGES)
 
 .PHONY: test-engines
-test-engines: ## the tests that use engines, on all kinds of them: also Docker 29, which it builds, and Podman
+test-engines: ## the tests that use engines, whole, on all kinds of them: also Docker 29, which it builds, and Podman
 	script/bootstrap test engines
 	@$(LIST_ENGINES)
-	DOGESTRY_TEST_ENGINES=system,29o,29c,podman go test -count=1 -timeout 30m ./internal/enginetest ./internal/engine/... ./internal/transfer ./internal/cli
+	DOGESTRY_TEST_ENGINES=system,29o,29c,podman go test -count=1 -timeout 30m ./internal/engine/layerstore ./internal/engine/contentstore
+	DOGESTRY_TEST_ENGINES=system,29o,29c,podman go test -count=1 -timeout 60m ./internal/transfer ./internal/cli ./internal/engine ./internal/enginetest -every
 
 .PHONY: test-transports
 test-transports: ## the whole suites of stores and of remotes behind ssh and on an rsync server: some ten minutes
