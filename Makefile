@@ -83,7 +83,7 @@ check: ## what CI runs before the tests: format, vet, static analysis, race dete
 	go vet ./...
 	.cache/bin/staticcheck ./...
 	go mod tidy -diff
-	go test -race -short -timeout 25m $(PACKAGES)
+	go test -race -short -vet=off -timeout 25m $(PACKAGES)
 
 .PHONY: format
 format: ## format all Go files
@@ -112,9 +112,10 @@ soak: ## pushes, pulls, removals and collections at once, some killed, on a dire
 	go run ./soak $(SOAK)
 
 .PHONY: crash
-crash: ## every operation of push, copy, tag, rm, prune and gc killed in turn, in memory, on a directory and an S3 server; every schedule of two changes
+crash: ## every operation of push, copy, tag, rm, prune and gc killed in turn, in memory, on a directory and an S3 server; every schedule of two changes; every state of the model of garbage collection
 	script/bootstrap test
 	go test -count=1 -timeout 30m ./internal/repo -run '^(TestCrashS3|TestSchedules)$$' -every -v
+	go test -count=1 -timeout 30m ./internal/lease/model -every
 	go run ./soak -crash
 
 .PHONY: fleet

@@ -27,6 +27,9 @@ import (
 	"github.com/dogestry/dogestry/internal/storage/web/webtest"
 )
 
+// every is for `make test-engines`, which has time.
+var every = flag.Bool("every", false, "TestScripts runs all that is not about remotes on each kind of engine")
+
 var update = flag.Bool("update", false, "write what the commands print into the golden files of the scripts")
 
 // raceOptions keep the race detector, where it is on, from a pause of a second
@@ -91,12 +94,17 @@ func TestMain(m *testing.M) {
 //
 // They run in parallel on each kind of engine, so images and layers have names that no
 // other script uses. Those in testdata/script/remote are about remotes and not about
-// engines: they run on the first kind alone. -update writes golden files anew.
+// engines: they run on the first kind alone. So do those in testdata/script/any, but
+// with -every: any engine does for them. -update writes golden files anew.
 func TestScripts(t *testing.T) {
-	patterns := []string{"testdata/script/*.txtar", "testdata/script/remote/*.txtar"}
+	patterns := []string{"testdata/script/*.txtar", "testdata/script/any/*.txtar", "testdata/script/remote/*.txtar"}
+	others := 1
+	if *every {
+		others = 2
+	}
 	enginetest.Each(t, func(t *testing.T, e *enginetest.Engine) {
 		testScripts(t, e, patterns)
-		patterns = patterns[:1]
+		patterns = patterns[:others]
 	})
 }
 
