@@ -344,8 +344,11 @@ func TestCopyInterrupted(t *testing.T) {
 		}
 		return false
 	}
-	step := int64(4) // `make crash` interrupts a copy at each of its operations
-	if testing.Short() {
+	step := int64(8) // `make crash` interrupts a copy at each of its operations
+	switch {
+	case *every:
+		step = 1
+	case testing.Short():
 		step = 37
 	}
 	for _, side := range []string{"source", "target"} {
