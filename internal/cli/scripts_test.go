@@ -82,7 +82,8 @@ func TestMain(m *testing.M) {
 //	flip FILE                 damages the byte in the middle
 //	readonly DIR              mounts DIR read-only [root]
 //	bucket NAME               makes a bucket on a real S3 server: $NAME is its name, $ENDPOINT where it is, and
-//	                          $AWS_ACCESS_KEY_ID and so on are for its owner
+//	                          $AWS_ACCESS_KEY_ID and so on are for its owner; rclone, which starts in a tenth of the
+//	                          time of aws, calls it s:$NAME
 //	registry NAME [basic]     a stock registry that is empty: $NAME is its host and port; basic asks for the
 //	                          password "a secret of tests" of the user dogestry
 //	sshd NAME [HOME]          a host behind ssh: $NAME is what the script's ssh calls it; ~ there is HOME
@@ -321,6 +322,9 @@ func bucketCommand(server *s3test.Server) func(*testscript.TestScript, bool, []s
 		for _, v := range server.Environment() {
 			name, value, _ := strings.Cut(v, "=")
 			ts.Setenv(name, value)
+		}
+		for name, value := range map[string]string{"TYPE": "s3", "PROVIDER": "Other", "ENV_AUTH": "true", "ENDPOINT": server.Endpoint} {
+			ts.Setenv("RCLONE_CONFIG_S_"+name, value)
 		}
 	}
 }

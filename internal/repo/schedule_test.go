@@ -368,8 +368,11 @@ func plots(t *testing.T) []plot {
 
 // TestSchedules: nothing that a push has reported is lost, whatever the order.
 func TestSchedules(t *testing.T) {
-	samples := 1500
-	if testing.Short() {
+	samples := 500
+	switch {
+	case *every:
+		samples = 1500
+	case testing.Short():
 		samples = 100
 	}
 	for _, p := range plots(t) {
