@@ -159,8 +159,15 @@ func relay(listener net.Listener, network, to string) {
 
 // onLink measures pulls over the link: from a bucket, and with docker from a
 // stock registry.
-func (b *bench) onLink() (err error) {
-	l, err := newLink(b.dir, linkRate)
+func (b *bench) onLink() error { return b.overLink(linkRate, b.linkPulls) }
+
+// onDeltaLink measures pulls of rebuilt layers over a slower one.
+func (b *bench) onDeltaLink() error { return b.overLink(deltaRate, b.deltaPulls) }
+
+// overLink runs measure with a stock registry and a bucket behind a link: the registry's addresses here and there, and
+// the bucket's server, remote without an endpoint, and endpoint there.
+func (b *bench) overLink(rate string, measure func(near, far string, server *s3test.Server, bucket, endpoint string) error) (err error) {
+	l, err := newLink(b.dir, rate)
 	if err != nil {
 		return err
 	}
@@ -175,7 +182,7 @@ func (b *bench) onLink() (err error) {
 			if err != nil {
 				return err
 			}
-			return b.linkPulls(r.address, registry, server, "s3://"+bucket+"/images?endpoint=", "http://"+endpoint)
+			return measure(r.address, registry, server, "s3://"+bucket+"/images?endpoint=", "http://"+endpoint)
 		})()
 	})()
 }

@@ -15,6 +15,8 @@ func (b *bench) onLink() error {
 
 func (b *bench) onServedLink() error { return b.onLink() }
 
+func (b *bench) onDeltaLink() error { return b.onLink() }
+
 func (b *bench) onFleet(enginetest.Options) func() error { return b.onLink }
 
 func dieWithUs(*exec.Cmd) {}

@@ -20,7 +20,7 @@ import (
 
 func main() {
 	runs := flag.Int("runs", 5, "counted runs of each command")
-	what := flag.String("measure", "directory,bucket,list,gc,verify,copy,memory,registry,link,serve,crowd,rsync,agent", "which figures; memory moves an image of 4 GB, and fleet, which has to be named, takes twelve engines")
+	what := flag.String("measure", "directory,bucket,list,gc,verify,copy,memory,registry,link,serve,crowd,rsync,agent,delta", "which figures; memory moves an image of 4 GB, and fleet, which has to be named, takes twelve engines")
 	kinds := flag.String("engines", "system", "on which kinds of engines: "+strings.Join(kindNames(), ", "))
 	passing := flag.String("relay", "", "used by the program itself")
 	binary := flag.String("dogestry", "bin/dogestry", "the program to measure")
@@ -104,6 +104,7 @@ func run(ctx context.Context, name, binary string, runs int, what []string) (err
 		"fleet":     {b.onFleet(o)},
 		"agent":     {b.onServer(b.following)},
 		"rsync":     {b.onTheWire},
+		"delta":     {b.onServer(b.deltas), b.onDeltaLink, b.indexing},
 	}
 	for _, w := range what {
 		if measures[w] == nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -28,10 +29,11 @@ type bench struct {
 	env      []string // of commands, besides the machine's and the engine
 	runs     int
 
-	rows  []row
-	peak  map[string]int64 // bytes by kind of remote, the highest of all runs of dogestry
-	peaks []string
-	err   error
+	rows   []row
+	shares []share
+	peak   map[string]int64 // bytes by kind of remote, the highest of all runs of dogestry
+	peaks  []string
+	err    error
 }
 
 // mostMemory is the most resident memory, in bytes, that dogestry may take at its peak.
@@ -58,9 +60,17 @@ type row struct {
 	ours, peers []time.Duration
 }
 
+// share is a line of the table about bytes.
+type share struct {
+	name, of    string
+	part, whole int64
+	most        float64 // 0: none
+}
+
 // command is one timed call.
 type command struct {
 	args   []string
+	stdout io.Writer    // nil: nowhere
 	before func() error // not timed
 	warm   string       // a file to have in the page cache
 }
@@ -98,6 +108,11 @@ func (b *bench) add(r row) {
 	b.rows = append(b.rows, r)
 }
 
+func (b *bench) addShare(s share) {
+	fmt.Fprintf(os.Stderr, "bench: %s: %d, %d %s\n", s.name, s.part, s.whole, s.of)
+	b.shares = append(b.shares, s)
+}
+
 // noteMemory runs a command once for its peak of memory.
 func (b *bench) noteMemory(name string, c command) {
 	kind := b.kind()
@@ -131,7 +146,7 @@ func (b *bench) time(c command) time.Duration {
 	cmd.Env = append(os.Environ(), "DOCKER_HOST="+b.engine.Host, "XDG_CACHE_HOME="+filepath.Join(b.dir, "cache"))
 	cmd.Env = append(cmd.Env, b.env...)
 	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
+	cmd.Stdout, cmd.Stderr = c.stdout, &stderr
 	start := time.Now()
 	err := cmd.Run()
 	took := time.Since(start)
@@ -172,6 +187,15 @@ func (b *bench) print(w io.Writer) {
 		ratio := ours.Seconds() / peer.Seconds()
 		fmt.Fprintf(t, "%s\t%.2f\t%.2f (%s)\t%.2f\t%.2f\t%s\n", r.name, ours.Seconds(), peer.Seconds(), r.peer, ratio, r.most, verdict(ratio <= r.most))
 	}
+	for _, s := range b.shares {
+		ratio := float64(s.part) / float64(s.whole)
+		fmt.Fprintf(t, "%s\t%d\t%d (%s)\t%.4f\t", s.name, s.part, s.whole, s.of, ratio)
+		if s.most == 0 {
+			fmt.Fprintln(t, "\t")
+			continue
+		}
+		fmt.Fprintf(t, "%.2f\t%s\n", s.most, verdict(ratio <= s.most))
+	}
 	for _, kind := range []string{"directory", "bucket"} {
 		if peak, most := b.peak[kind], mostMemory[kind]; peak > 0 {
 			fmt.Fprintf(t, "peak memory of dogestry, any of these with a %s\t%d MB\t\t\t%d MB\t%s\n", kind, peak/1e6, most/1e6, verdict(peak <= most))
@@ -190,7 +214,7 @@ func verdict(met bool) string {
 	return "MISSED"
 }
 
-func median(d []time.Duration) time.Duration {
+func median[T cmp.Ordered](d []T) T {
 	sorted := slices.Sorted(slices.Values(d))
 	return sorted[len(sorted)/2]
 }

@@ -58,7 +58,14 @@ func summary(o outcome, r transfer.Result) string {
 	fmt.Fprintf(&b, "%s %s:", verb, r.Image)
 	moved, size, stored := r.Moved()
 	spared, sparedSize, _ := r.Spared()
+	fetched, rebuilt, rebuiltSize := r.Fetched()
 	switch {
+	case rebuilt > 0:
+		how := "fetched"
+		if r.DryRun {
+			how = "to fetch"
+		}
+		fmt.Fprintf(&b, " %s image, %s %s (%s rebuilt from local data)", bytes(size+sparedSize), bytes(fetched), how, rebuiltLayers(rebuilt, rebuiltSize))
 	case moved == 0:
 		fmt.Fprintf(&b, " nothing to move")
 	case r.DryRun && size == 0:
@@ -76,6 +83,14 @@ func summary(o outcome, r transfer.Result) string {
 		fmt.Fprintf(&b, " in %.1fs", o.took.Seconds())
 	}
 	return b.String()
+}
+
+// rebuiltLayers says how many layers of how many bytes in all.
+func rebuiltLayers(n int, size int64) string {
+	if n == 1 {
+		return bytes(size) + " layer"
+	}
+	return fmt.Sprintf("%d layers of %s", n, bytes(size))
 }
 
 // count says how many of what there are.

@@ -40,8 +40,7 @@ type onlyReader struct{ io.Reader }
 type onlyWriter struct{ io.Writer }
 
 // measure reports MB of decoded bytes per second, on the clock and of the processor.
-func measure(b *testing.B, codec Codec, src []byte, open func(io.Reader) io.ReadCloser) {
-	decoded := tarOfPrograms()
+func measure(b *testing.B, decoded, src []byte, open func(io.Reader) io.ReadCloser) {
 	b.SetBytes(int64(len(decoded)))
 	b.ReportAllocs()
 	before := processorTime(syscall.RUSAGE_SELF)
@@ -71,13 +70,13 @@ func processorTime(who int) float64 {
 
 func BenchmarkEncode(b *testing.B) {
 	for _, c := range []Codec{LZ4, Zstd} {
-		b.Run(c.Name(), func(b *testing.B) { measure(b, c, tarOfPrograms(), c.Encode) })
+		b.Run(c.Name(), func(b *testing.B) { measure(b, tarOfPrograms(), tarOfPrograms(), c.Encode) })
 	}
 }
 
 func BenchmarkDecode(b *testing.B) {
 	for _, c := range []Codec{LZ4, Zstd} {
-		b.Run(c.Name(), func(b *testing.B) { measure(b, c, encode(b, c, tarOfPrograms()), c.Decode) })
+		b.Run(c.Name(), func(b *testing.B) { measure(b, tarOfPrograms(), encode(b, c, tarOfPrograms()), c.Decode) })
 	}
 }
 
@@ -124,5 +123,15 @@ func BenchmarkCommand(b *testing.B) {
 			used := processorTime(syscall.RUSAGE_CHILDREN) - before
 			b.ReportMetric(float64(len(tarOfPrograms()))*float64(b.N)/1e6/used, "MB/cpu-s")
 		})
+	}
+}
+
+// BenchmarkDecodeFrames is a stream of one frame, as Encode makes it, and one of
+// many that can be decoded apart.
+func BenchmarkDecodeFrames(b *testing.B) {
+	for _, c := range []Codec{LZ4, Zstd} {
+		plain := tarOfPrograms()[:64<<20]
+		b.Run(c.Name()+"/one", func(b *testing.B) { measure(b, plain, encode(b, c, plain), c.Decode) })
+		b.Run(c.Name()+"/many", func(b *testing.B) { measure(b, plain, inFrames(b, c, plain, 128<<10), c.Decode) })
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 )
@@ -24,9 +25,10 @@ const (
 
 var codecs = [...]struct {
 	name, extension string
-	encode, decode  func(io.Reader) io.ReadCloser
+	encode          func(io.Reader) io.ReadCloser
+	decode          func(src io.Reader, workers int) io.ReadCloser
 }{
-	None: {"none", "", plain, plain},
+	None: {"none", "", plain, func(src io.Reader, _ int) io.ReadCloser { return plain(src) }},
 	LZ4:  {"lz4", ".lz4", encodeLZ4, decodeLZ4},
 	Zstd: {"zstd", ".zst", encodeZstd, decodeZstd},
 }
@@ -72,12 +74,20 @@ func (c Codec) Encode(src io.Reader) io.ReadCloser { return codecs[c].encode(src
 // Decode returns a reader of what was encoded in src. Frames that follow one
 // another are read as one stream, and skippable frames are skipped. Anything
 // else behind the end, and an end that comes too early, is an error that wraps
-// ErrDamaged; an error of src comes out unchanged. Without checksums in the
-// stream damage can go unnoticed: the caller verifies the digest.
+// ErrDamaged; an error of src comes out unchanged, and either behind all that
+// was decoded before it. Without checksums in the stream damage can go unnoticed, and
+// so can it that src ends behind a frame: the caller verifies digest and size.
 //
-// Goroutines and Close are as for Encode. At most 17 MiB are held for lz4, and
-// for zstd the window that the stream asks for, 128 MiB or less, and 8 MiB.
-func (c Codec) Decode(src io.Reader) io.ReadCloser { return codecs[c].decode(src) }
+// Frames of up to 1 MiB that follow one another are decoded on up to three cores. At
+// most 32 MiB are held for them; else 17 MiB for lz4, and for zstd the window that the
+// stream asks for, 128 MiB or less, and 8 MiB. Goroutines and Close are as for Encode.
+func (c Codec) Decode(src io.Reader) io.ReadCloser {
+	return codecs[c].decode(src, min(runtime.GOMAXPROCS(0), decodeWorkers))
+}
+
+// DecodeAlone is Decode in one goroutine, for who reckons with memory: it holds as
+// much for many frames as for one.
+func (c Codec) DecodeAlone(src io.Reader) io.ReadCloser { return codecs[c].decode(src, 1) }
 
 // plain passes src through; closing it does not close src.
 func plain(src io.Reader) io.ReadCloser { return &passage{src: src} }
@@ -99,7 +109,7 @@ func (p *passage) Close() error {
 	return nil
 }
 
-// errClosed is what Read returns after Close.
+// errClosed is what Read returns after Close, if not the end or an error as before.
 var errClosed = fmt.Errorf("codec: %w", os.ErrClosed)
 
 // source remembers how a reader ended, for those who ask after a decoder has

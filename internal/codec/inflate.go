@@ -27,7 +27,7 @@ func Compressed(head []byte) bool {
 
 // Inflate returns a reader of what is compressed in src by gzip or zstd, as the
 // first bytes tell. Anything else is an error that wraps ErrDamaged. Errors,
-// memory and Close are as for Decode.
+// memory and Close are as for DecodeAlone.
 func Inflate(src io.Reader) io.ReadCloser {
 	b := bufio.NewReaderSize(src, blockSize/4)
 	head, err := b.Peek(Magic)
@@ -36,7 +36,7 @@ func Inflate(src io.Reader) io.ReadCloser {
 		from := &source{reader: b}
 		return &inflater{from: from, in: bufio.NewReader(from)}
 	case bytes.HasPrefix(head, zstdMagic):
-		return decodeZstd(b)
+		return decodeZstd(b, 1)
 	case err != nil && err != io.EOF:
 		return &inflater{err: err}
 	}

@@ -81,14 +81,22 @@ func packBlock(c *lz4.CompressorCCompat, raw, packed []byte) []byte {
 	return packed[:headroom+n]
 }
 
-// decodeLZ4 decodes in one goroutine: that is faster than digests are computed.
-func decodeLZ4(src io.Reader) io.ReadCloser {
-	return newStream(3, func(s *stream) error {
-		from := &source{reader: src}
-		r := lz4.NewReader(from)
-		if err := r.Apply(lz4.ConcurrencyOption(1)); err != nil {
-			return err
-		}
-		return from.blame(LZ4, s.ahead(r))
-	})
+func decodeLZ4(src io.Reader, workers int) io.ReadCloser {
+	return newSequence(workers, func(q *sequence) error { return q.decode(src, lz4Frames) })
 }
+
+// lz4Frames decode with one goroutine each time: that there are several is up to sequence.
+var lz4Frames = frameFormat{codec: LZ4, batch: batchSize, extent: lz4Extent, open: func() (frameReader, error) {
+	r := lz4.NewReader(nil)
+	return lz4Reader{r}, r.Apply(lz4.ConcurrencyOption(1))
+}}
+
+// lz4Reader is a frameReader. It holds nothing that would have to be closed.
+type lz4Reader struct{ *lz4.Reader }
+
+func (r lz4Reader) Reset(src io.Reader) error {
+	r.Reader.Reset(src)
+	return nil
+}
+
+func (r lz4Reader) Close() {}

@@ -12,15 +12,18 @@ import (
 // as far as those of any level do that is not asked for by name.
 const freeWindow = 8 << 20
 
-// DecodeIn is Decode, but before a zstd stream is decoded that refers further back than
+// DecodeIn is DecodeAlone, but before a zstd stream is decoded that refers further back than
 // 8 MiB take is asked for as many bytes, and release is called at the end. The error of
 // take is what Read returns then, and Close waits for take. No frame may refer further
-// back than the first one, or 8 MiB: nobody has been asked for that. A nil take is never asked.
+// back than the first one, or 8 MiB: nobody has been asked for that. Without a take it is Decode.
 func (c Codec) DecodeIn(src io.Reader, take func(memory int64) (release func(), err error)) io.ReadCloser {
-	if c != Zstd || take == nil {
+	switch {
+	case take == nil:
 		return c.Decode(src)
+	case c != Zstd:
+		return c.DecodeAlone(src)
 	}
-	return newStream(3, func(s *stream) error {
+	return newSequence(1, func(q *sequence) error {
 		head := make([]byte, zstd.HeaderMaxSize)
 		n, err := io.ReadFull(src, head)
 		if err != nil && err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -34,7 +37,7 @@ func (c Codec) DecodeIn(src io.Reader, take func(memory int64) (release func(), 
 			}
 			defer release()
 		}
-		return s.unzstd(io.MultiReader(bytes.NewReader(head[:n]), src), window)
+		return q.decode(io.MultiReader(bytes.NewReader(head[:n]), src), zstdFrames(window))
 	})
 }
 
@@ -45,6 +48,11 @@ func windowOf(head []byte) int64 {
 	if h.Decode(head) != nil {
 		return 0
 	}
+	return reach(&h)
+}
+
+// reach returns how far back a frame refers, if that is no more than zstdMostWindow.
+func reach(h *zstd.Header) int64 {
 	window := h.WindowSize
 	if h.SingleSegment {
 		window = h.FrameContentSize

@@ -45,16 +45,24 @@ type stream struct {
 // newStream returns a stream of at most slots blocks at once. produce runs in
 // its own goroutine, and returns io.EOF when all is produced.
 func newStream(slots int, produce func(*stream) error) *stream {
-	s := &stream{
+	s := emptyStream(slots, make(chan struct{}))
+	s.running.Go(func() { s.end(produce(s)) })
+	return s
+}
+
+// emptyStream returns a stream without a producer, which stop ends.
+func emptyStream(slots int, stop chan struct{}) *stream {
+	return &stream{
 		order: make(chan *block, slots+constants),
 		slots: make(chan struct{}, slots),
-		stop:  make(chan struct{}),
+		stop:  stop,
 	}
-	s.running.Go(func() {
-		s.failure = produce(s)
-		close(s.order)
-	})
-	return s
+}
+
+// end says that the producer is done, and why.
+func (s *stream) end(why error) {
+	s.failure = why
+	close(s.order)
 }
 
 // constants is how many blocks a producer may emit without take.

@@ -86,24 +86,19 @@ func (w *blockWriter) flush() {
 	}
 }
 
-// decodeZstd decodes in one goroutine: more of them use a third more of the
-// processor to be as fast.
-func decodeZstd(src io.Reader) io.ReadCloser {
-	return newStream(3, func(s *stream) error { return s.unzstd(src, zstdMostWindow) })
+func decodeZstd(src io.Reader, workers int) io.ReadCloser {
+	return newSequence(workers, func(q *sequence) error { return q.decode(src, zstdFrames(zstdMostWindow)) })
 }
 
-// unzstd decodes what refers no further back than window.
-func (s *stream) unzstd(src io.Reader, window int64) error {
-	from := &source{reader: src}
-	z, err := zstd.NewReader(
-		from,
-		zstd.WithDecoderConcurrency(1),
-		zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxWindow(uint64(window)),
-	)
-	if err != nil {
-		return from.blame(Zstd, err)
-	}
-	defer z.Close()
-	return from.blame(Zstd, s.ahead(z))
+// zstdFrames refer no further back than window. One goroutine decodes a frame: more
+// of them use a third more of the processor to be as fast.
+func zstdFrames(window int64) frameFormat {
+	return frameFormat{codec: Zstd, batch: batchSize, extent: zstdExtent, open: func() (frameReader, error) {
+		return zstd.NewReader(
+			nil,
+			zstd.WithDecoderConcurrency(1),
+			zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(uint64(window)),
+		)
+	}}
 }

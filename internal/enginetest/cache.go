@@ -48,7 +48,7 @@ func cacheDir() (string, error) {
 
 // once returns the path of the file name in the cache, and makes it by build first if it is not there or was made by
 // another recipe. One process at a time builds a file; the others wait for it. build writes to the path it gets, which
-// becomes the file only after it succeeds.
+// becomes the file only after it succeeds. It may make a folder there.
 func once(ctx context.Context, name, recipe string, build func(ctx context.Context, path string) error) (string, error) {
 	dir, err := cacheDir()
 	if err != nil {
@@ -82,7 +82,7 @@ func once(ctx context.Context, name, recipe string, build func(ctx context.Conte
 	if err := build(ctx, temporary); err != nil {
 		return "", err
 	}
-	if err := os.Rename(temporary, file); err != nil {
+	if err := errors.Join(os.RemoveAll(file), os.Rename(temporary, file)); err != nil { // no name is renamed over a folder
 		return "", err
 	}
 	return file, os.WriteFile(note, []byte(want), 0o644)

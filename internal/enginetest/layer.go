@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 	"strings"
 	"sync"
 )
@@ -94,6 +95,23 @@ func BytesLayer(b []byte) *Layer {
 // call, and may be called by several goroutines at once.
 func StreamLayer(size int64, write func(io.Writer) error) *Layer {
 	return &Layer{size: size, write: write}
+}
+
+// fileLayer makes a layer of the tar at path, which must stay as it is.
+func fileLayer(path string) (*Layer, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	return StreamLayer(info.Size(), func(w io.Writer) error {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.Copy(w, f)
+		return err
+	}), nil
 }
 
 // Size is the length of the layer's tar in bytes.

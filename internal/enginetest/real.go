@@ -154,24 +154,15 @@ func buildDebian(ctx context.Context, path string) error {
 	if err := run(ctx, "tar", "--numeric-owner", "--sort=name", "-C", rootfs, "-cf", layer, "."); err != nil {
 		return err
 	}
-	info, err := os.Stat(layer)
+	l, err := fileLayer(layer)
 	if err != nil {
 		return err
 	}
-	l := StreamLayer(info.Size(), func(w io.Writer) error {
-		f, err := os.Open(layer)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = io.Copy(w, f)
-		return err
-	})
 	return writeFile(path, NewImage().Tag(string(Debian)).Add(l).Archive)
 }
 
-// dockerBuild builds name from a Dockerfile on an engine of its own, so that no other holds half of it already, and saves
-// it to path. The context is the Dockerfile and, if given, a file named app.
+// dockerBuild builds name as build does on an engine of its own, so that no other holds half of it already, and saves it to
+// path.
 func dockerBuild(ctx context.Context, path string, from, name ImageName, dockerfile string, app []byte) (err error) {
 	e, err := Start(ctx, Options{})
 	if err != nil {
@@ -181,6 +172,15 @@ func dockerBuild(ctx context.Context, path string, from, name ImageName, dockerf
 	if _, err := e.Load(ctx, from); err != nil {
 		return err
 	}
+	if err := e.build(ctx, string(name), dockerfile, app); err != nil {
+		return err
+	}
+	return writeFile(path, func(w io.Writer) error { return e.Save(ctx, w, string(name)) })
+}
+
+// build builds name from a Dockerfile. The context is the Dockerfile and, if given, a file named app. It has the network and the
+// proxies of this process.
+func (e *Engine) build(ctx context.Context, name, dockerfile string, app []byte) error {
 	var files bytes.Buffer
 	t := tar.NewWriter(&files)
 	for _, f := range []Entry{File("Dockerfile", 0o644, dockerfile), File("app", 0o644, string(app))} {
@@ -191,7 +191,7 @@ func dockerBuild(ctx context.Context, path string, from, name ImageName, dockerf
 	if err := t.Close(); err != nil {
 		return err
 	}
-	args := []string{"build", "--network=host", "--tag", string(name)}
+	args := []string{"build", "--network=host", "--tag", name}
 	for _, proxy := range []string{"http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"} {
 		if os.Getenv(proxy) != "" {
 			args = append(args, "--build-arg", proxy) // its value is taken from the environment, and stays out of the image
@@ -200,7 +200,7 @@ func dockerBuild(ctx context.Context, path string, from, name ImageName, dockerf
 	if out, err := e.Docker(ctx, &files, append(args, "-")...); err != nil {
 		return fmt.Errorf("%w\n%s", err, out[max(0, len(out)-2000):])
 	}
-	return writeFile(path, func(w io.Writer) error { return e.Save(ctx, w, string(name)) })
+	return nil
 }
 
 // run runs a command whose output matters only when it fails.

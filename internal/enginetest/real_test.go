@@ -1,14 +1,10 @@
 package enginetest
 
 import (
-	"flag"
 	"fmt"
 	"strings"
 	"testing"
 )
-
-// every is for `make test-engines`, which has time.
-var every = flag.Bool("every", false, "TestRealImages looks at all of them")
 
 // TestRealImages builds what the cache lacks, which takes a minute and a Debian mirror the first time, with -every five.
 func TestRealImages(t *testing.T) {

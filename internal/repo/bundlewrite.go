@@ -189,7 +189,7 @@ func (b *bundleWriter) PutStored(ctx context.Context, layer image.Descriptor, st
 }
 
 func (b *bundleWriter) putFile(c codec.Codec, layer image.Descriptor, stored remote.Stored) (remote.Layer, error) {
-	decoding := newDecoding(c, layer.Digest, layer.Size)
+	decoding := newDecoding(c.Decode, layer.Digest, layer.Size)
 	done := remote.Layer{Digest: layer.Digest, Stored: stored.Size, Object: entryKey(layer.Digest, stored.File)}
 	err := b.member(done.Object, stored.Size, image.HoldBack(io.TeeReader(stored.Body, decoding), decoding.end))
 	decoding.stop()

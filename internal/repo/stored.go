@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
@@ -71,7 +70,11 @@ func (r *Repo) PutStored(ctx context.Context, layer image.Descriptor, stored rem
 		}
 		return r.putStoredBlob(ctx, layer, stored.Body)
 	}
-	decoding := newDecoding(c, layer.Digest, layer.Size)
+	decode := c.Decode
+	if remote.RoomOf(ctx) != nil { // serve reckons with the memory of one goroutine
+		decode = c.DecodeAlone
+	}
+	decoding := newDecoding(decode, layer.Digest, layer.Size)
 	count := &image.Watched{R: image.HoldBack(io.TeeReader(stored.Body, decoding), decoding.end)}
 	done := remote.Layer{Digest: layer.Digest, Object: entryKey(layer.Digest, stored.File)}
 	err := r.store.Put(ctx, done.Object, bounded{count, stored.Size})
@@ -134,12 +137,12 @@ type decoding struct {
 }
 
 // newDecoding begins to decode and prove a layer. The caller calls stop.
-func newDecoding(c codec.Codec, digest image.Digest, size int64) *decoding {
+func newDecoding(decode func(io.Reader) io.ReadCloser, digest image.Digest, size int64) *decoding {
 	from, to := io.Pipe()
 	d := &decoding{PipeWriter: to, done: make(chan struct{})}
 	go func() {
 		defer close(d.done)
-		decoded := c.Decode(from)
+		decoded := decode(from)
 		n, err := readAll(image.Verify(decoded, digest, size))
 		if err != nil {
 			err = &remote.StoredError{Cause: err}

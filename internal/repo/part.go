@@ -1,0 +1,35 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/storage"
+)
+
+var _ remote.Parts = (*Repo)(nil)
+
+// OpenPart implements remote.Parts, of layers that are encoded by this repository's writers.
+func (r *Repo) OpenPart(ctx context.Context, layer remote.Layer, offset, n int64) (io.ReadCloser, error) {
+	id, file, err := r.layerObject(layer)
+	if err != nil {
+		return nil, err
+	}
+	if c, _ := codecOf(file); c == codec.None || id != layer.Digest {
+		return nil, fmt.Errorf("%s is not encoded: %w", layer.Object, errors.ErrUnsupported)
+	}
+	body, err := r.store.Get(ctx, layer.Object, offset, n)
+	switch {
+	case errors.Is(err, storage.ErrNotFound): // since Look
+		return nil, r.incomplete(missingObject(layer.Object))
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil, err
+	case err != nil:
+		return nil, r.failure(err, "cannot read layer %s from %s", layer.Digest.Short(), r.name)
+	}
+	return &storedReader{body, r, layer}, nil
+}
