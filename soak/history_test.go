@@ -4,6 +4,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/lease"
 )
 
 // TestHistory: what was read of a tag has to follow from what was written, in some
@@ -97,6 +100,17 @@ func TestReport(t *testing.T) {
 					t.Errorf("%s: %q is not told:\n%s", name, line, out.String())
 				}
 			}
+		}
+	}
+}
+
+// TestJudge: only a collection may be told that its time is up.
+func TestJudge(t *testing.T) {
+	late := outcome{Kind: fault.Other.String(), Message: "cannot collect the garbage of s3://b: images/1/json: " + lease.ErrTimeUp.Error()}
+	for kind, fine := range map[kind]bool{gc: true, push: false} {
+		r := &run{}
+		if what := r.judge(command{Kind: kind}, late, time.Time{}, time.Time{}); (what == "") != fine || (len(r.results.wrong) == 0) != fine {
+			t.Errorf("%s: %q", kind, what)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/lease"
 	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/storage/mem"
 )
@@ -313,7 +315,9 @@ func (r *run) judge(c command, o outcome, start, end time.Time) string {
 	switch {
 	case o.Kind == "",
 		o.Kind == fault.NotFound.String() && c.Kind != push && c.Kind != copied,
-		o.Kind == fault.Locked.String() && c.Kind == gc:
+		o.Kind == fault.Locked.String() && c.Kind == gc,
+		// A busy machine keeps one for longer than the seconds that it has here.
+		c.Kind == gc && strings.HasSuffix(o.Message, lease.ErrTimeUp.Error()):
 		return ""
 	}
 	what := fmt.Sprintf("%s %s %s: %s: %s", c.Kind, c.From, c.Tag, o.Kind, o.Message)

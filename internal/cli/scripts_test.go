@@ -27,6 +27,9 @@ import (
 	"github.com/dogestry/dogestry/internal/storage/web/webtest"
 )
 
+// every is for `make test-engines`, which has time.
+var every = flag.Bool("every", false, "TestScripts runs all that is not about remotes on each kind of engine")
+
 var update = flag.Bool("update", false, "write what the commands print into the golden files of the scripts")
 
 // raceOptions keep the race detector, where it is on, from a pause of a second
@@ -79,7 +82,8 @@ func TestMain(m *testing.M) {
 //	flip FILE                 damages the byte in the middle
 //	readonly DIR              mounts DIR read-only [root]
 //	bucket NAME               makes a bucket on a real S3 server: $NAME is its name, $ENDPOINT where it is, and
-//	                          $AWS_ACCESS_KEY_ID and so on are for its owner
+//	                          $AWS_ACCESS_KEY_ID and so on are for its owner; rclone, which starts in a tenth of the
+//	                          time of aws, calls it s:$NAME
 //	registry NAME [basic]     a stock registry that is empty: $NAME is its host and port; basic asks for the
 //	                          password "a secret of tests" of the user dogestry
 //	sshd NAME [HOME]          a host behind ssh: $NAME is what the script's ssh calls it; ~ there is HOME
@@ -91,12 +95,17 @@ func TestMain(m *testing.M) {
 //
 // They run in parallel on each kind of engine, so images and layers have names that no
 // other script uses. Those in testdata/script/remote are about remotes and not about
-// engines: they run on the first kind alone. -update writes golden files anew.
+// engines: they run on the first kind alone. So do those in testdata/script/any, but
+// with -every: any engine does for them. -update writes golden files anew.
 func TestScripts(t *testing.T) {
-	patterns := []string{"testdata/script/*.txtar", "testdata/script/remote/*.txtar"}
+	patterns := []string{"testdata/script/*.txtar", "testdata/script/any/*.txtar", "testdata/script/remote/*.txtar"}
+	others := 1
+	if *every {
+		others = 2
+	}
 	enginetest.Each(t, func(t *testing.T, e *enginetest.Engine) {
 		testScripts(t, e, patterns)
-		patterns = patterns[:1]
+		patterns = patterns[:others]
 	})
 }
 
@@ -313,6 +322,9 @@ func bucketCommand(server *s3test.Server) func(*testscript.TestScript, bool, []s
 		for _, v := range server.Environment() {
 			name, value, _ := strings.Cut(v, "=")
 			ts.Setenv(name, value)
+		}
+		for name, value := range map[string]string{"TYPE": "s3", "PROVIDER": "Other", "ENV_AUTH": "true", "ENDPOINT": server.Endpoint} {
+			ts.Setenv("RCLONE_CONFIG_S_"+name, value)
 		}
 	}
 }

@@ -134,7 +134,8 @@ func members(t *testing.T, l *Layer) map[string]member {
 	}
 }
 
-var every = flag.Bool("every", false, "TestAptReleases builds the pair that apt builds, which takes minutes and a Debian mirror the first time")
+// every is for `make test-engines`, which has time.
+var every = flag.Bool("every", false, "TestRealImages looks at all of them; TestAptReleases builds the pair that apt builds, which takes minutes and a Debian mirror the first time")
 
 func TestAptReleases(t *testing.T) {
 	if !*every {

@@ -67,7 +67,7 @@ func openBucketWith(t testing.TB, server *s3test.Server, endpoint, bucket string
 // every is for `make crash` and `make test-transports`, which have time.
 var every = flag.Bool("every", false, "TestCrashS3 kills every request, TestSchedules plays every schedule of two changes, TestRemoteSSH runs the whole suite, TestRemoteRsync runs")
 
-// TestCrashS3 kills a push at every fourth request, with -every at each, before and
+// TestCrashS3 kills a push at every eighth request, with -every at each, before and
 // after the server has done it: the process is dead from there on. Layers of several parts are among
 // what it pushes. What is left is looked at by the rules of docs/format.md, and
 // a rerun completes it.
@@ -100,7 +100,7 @@ func TestCrashS3(t *testing.T) {
 		t.Fatal(failure)
 	}
 	killed, violations, uploads := 0, 0, 0
-	step := 4
+	step := 8
 	switch {
 	case *every:
 		step = 1

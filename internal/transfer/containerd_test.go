@@ -549,7 +549,7 @@ func TestContainerdPulledImageRuns(t *testing.T) { eachContainerd(t, testPulledI
 
 func TestContainerdRealImages(t *testing.T) {
 	if testing.Short() {
-		t.Skip("-short: moves 2 GB")
+		t.Skip("-short: moves 500 MB")
 	}
 	eachContainerd(t, testRealImages)
 }

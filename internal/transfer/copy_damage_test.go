@@ -192,8 +192,8 @@ type hookedTarget struct {
 }
 
 // TestCopyOnAFaultyStore fails operation N of a copy at the target in each way,
-// for every N: no tag reaches an incomplete image, and a rerun completes and
-// moves only the rest.
+// for every N, without -every in one of the ways: no tag reaches an incomplete
+// image, and a rerun completes and moves only the rest.
 func TestCopyOnAFaultyStore(t *testing.T) {
 	from := newStock(t)
 	names := []string{"app:1", blobbed, multi, "aliased:1"}
@@ -202,12 +202,15 @@ func TestCopyOnAFaultyStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := objects(t, whole)
-	step, failed := 1, 0
-	if testing.Short() {
-		step = 5
+	step, failed := len(storagetest.Modes), 0
+	switch {
+	case *every:
+		step = 1
+	case testing.Short():
+		step = 10
 	}
-	for _, mode := range storagetest.Modes {
-		n := 1
+	for i, mode := range storagetest.Modes {
+		n := 1 + i%step
 		for ; ; n += step {
 			store := mem.New()
 			faulty := storagetest.NewFaulty(store)
@@ -341,8 +344,11 @@ func TestCopyInterrupted(t *testing.T) {
 		}
 		return false
 	}
-	step := int64(4) // `make crash` interrupts a copy at each of its operations
-	if testing.Short() {
+	step := int64(8) // `make crash` interrupts a copy at each of its operations
+	switch {
+	case *every:
+		step = 1
+	case testing.Short():
 		step = 37
 	}
 	for _, side := range []string{"source", "target"} {

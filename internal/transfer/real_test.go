@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -247,16 +248,32 @@ func testRealPushesAtOnce(t *testing.T, e *enginetest.Engine, client *counted) {
 	checkWhole(t, remoteIn(t, dir), "much:at-once", m)
 }
 
-// TestRealImages: 450 MB in six layers, and the same with one small layer more.
+// TestRealImages: a Debian, and the same with one small layer more; with -every 450 MB in six layers instead.
 func TestRealImages(t *testing.T) {
 	if testing.Short() {
-		t.Skip("-short: moves 2 GB")
+		t.Skip("-short: moves 500 MB")
 	}
 	eachEngine(t, testRealImages)
 }
 
+// realPair brings a real image of so many layers into the engine, and one with 1 MB more.
+func realPair(t *testing.T, e *enginetest.Engine) (one, two string, layers int) {
+	t.Helper()
+	if *every {
+		return e.LoadFor(t, enginetest.Apt), e.LoadFor(t, enginetest.AptChanged), 6
+	}
+	one, two = e.LoadFor(t, enginetest.Debian), "dogestry-test/debian:changed"
+	dir := t.TempDir()
+	must(t, os.WriteFile(dir+"/Dockerfile", []byte("FROM "+one+"\nCOPY app /srv/app\nCMD [\"/bin/ls\", \"-l\", \"/srv/app\"]\n"), 0o600))
+	must(t, os.WriteFile(dir+"/app", bytes.Repeat([]byte("wow, such"), 1_000_000)[:1_000_000], 0o600))
+	if _, err := e.Docker(t.Context(), nil, "build", "--tag", two, dir); err != nil {
+		t.Fatal(err)
+	}
+	return one, two, 1
+}
+
 func testRealImages(t *testing.T, e *enginetest.Engine, client *counted) {
-	one, two := e.LoadFor(t, enginetest.Apt), e.LoadFor(t, enginetest.AptChanged)
+	one, two, layers := realPair(t, e)
 	ids := map[string]string{}
 	for _, name := range []string{one, two} {
 		id, _, err := e.ImageID(t.Context(), name)
@@ -266,7 +283,7 @@ func testRealImages(t *testing.T, e *enginetest.Engine, client *counted) {
 		ids[name] = id
 	}
 	r := remoteIn(t, t.TempDir())
-	if first := mustPush(t, client, r, one)[0]; len(moved(first)) != 6 {
+	if first := mustPush(t, client, r, one)[0]; len(moved(first)) != layers {
 		t.Errorf("first push: %+v", first)
 	}
 	second := mustPush(t, client, r, two)[0]

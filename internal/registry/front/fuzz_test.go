@@ -37,12 +37,15 @@ func FuzzTokens(f *testing.F) {
 func FuzzRequests(f *testing.F) {
 	f.Add("/v2/a/blobs/uploads/1", "bytes 0-99/100")
 	f.Add("/v2//manifests/", "0-9223372036854775807")
+	f.Add("/v2", "")
+	f.Add("/healthz", "")
 	known := map[route]bool{
 		healthRoute: true, metricsRoute: true, pageRoute: true, baseRoute: true, catalogRoute: true, tagsRoute: true,
 		manifestRoute: true, referrersRoute: true, blobRoute: true, uploadRoute: true, otherRoute: true,
 	}
 	f.Fuzz(func(t *testing.T, path, chunk string) {
-		if r := routeOf(path); !known[r] || strings.HasPrefix(path, "/v2/") == (r == pageRoute) {
+		own := path == "/v2" || path == "/healthz" || path == "/metrics" || strings.HasPrefix(path, "/v2/") // not the page's
+		if r := routeOf(path); !known[r] || own == (r == pageRoute) {
 			t.Errorf("%q is %s", path, r)
 		}
 		if n := rangeEnd(chunk); n < 0 {
