@@ -110,7 +110,7 @@ func TestBombs(t *testing.T) {
 			t.Error(err)
 		}
 		runtime.ReadMemStats(&after)
-		if got := after.TotalAlloc - before.TotalAlloc; got > 100<<20 {
+		if got := after.TotalAlloc - before.TotalAlloc; got > 40<<20 {
 			t.Errorf("%d bytes were allocated", got)
 		}
 	})

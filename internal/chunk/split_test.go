@@ -253,7 +253,7 @@ func TestVersionOne(t *testing.T) {
 	for i := range 900 {
 		raw = append(raw, entryOf('0', octal(50), noise(uint64(i), 50))...)
 	}
-	raw = append(raw, entryOf('0', octal(8192), noise(1, 8192))...)
+	raw = slices.Concat(raw, entryOf('0', octal(8192), noise(1, 8192)), entryOf('5', octal(0), nil))
 	for range 400 { // the tar of a chunk is too long within a file
 		raw = append(raw, entryOf('0', octal(700), make([]byte, 700))...)
 	}

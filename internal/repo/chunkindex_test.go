@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"strings"
 	"testing"
 
 	"github.com/dogestry/dogestry/internal/chunk"
@@ -135,8 +134,8 @@ func TestAddIndexes(t *testing.T) {
 			}
 			after := tree(t, s)
 			for key := range after {
-				if strings.HasPrefix(key, "run/") && before[key] == nil {
-					t.Errorf("%s is left", key)
+				if before[key] == nil { // of a lease, or a layer in another codec
+					t.Errorf("%s is new", key)
 				}
 			}
 			if done, err = addIndexes(t, s, repo.IndexOptions{}); err != nil || len(done.Written) != 0 || done.Had != 2 {
