@@ -148,6 +148,9 @@ func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, e
 		return nil, fmt.Errorf("%w: its index is not of use", chunk.ErrDamaged)
 	}
 	d.relation.tables.put(layer.Digest, parts)
+	if err := d.relation.look(ctx); err != nil {
+		return nil, err
+	}
 	locals, tables := d.relation.cover(ctx, layer, x)
 	plan := &layerPlan{delta.NewPlan(x, locals), parts, tables}
 	if plan.Local == 0 {
