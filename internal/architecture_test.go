@@ -35,7 +35,7 @@ var rules = []rule{
 	{"config", []string{"fault"}},
 	{"compose", []string{"fault"}},
 	{"fleet", []string{"transfer", "engine", "remote", "image", "fault"}},
-	{"transfer", []string{"remote", "engine", "delta", "chunk", "image", "fault"}},
+	{"transfer", []string{"remote", "engine", "delta", "chunk", "codec", "cache", "image", "fault"}},
 	{"catalog", []string{"cache", "original", "remote", "image", "fault"}},
 	{"verify", []string{"original", "remote", "chunk", "codec", "image", "fault"}},
 	{"original", []string{"cache", "remote", "image", "fault"}},

@@ -8,6 +8,9 @@ import (
 	"github.com/dogestry/dogestry/internal/codec"
 )
 
+// Least is how many bytes of frames are worth an index: a layer that is stored in less has none, and travels whole.
+const Least = 64 << 10
+
 const (
 	// blockTarget is how many bytes of literals are gathered before they are compressed together.
 	blockTarget = 256 << 10
@@ -18,13 +21,11 @@ const (
 	// takes more, of a tree of tiny files, is left to the frames.
 	inlineShare = 16
 
-	// storedLeast is how many bytes of frames are worth an index: what is smaller travels whole.
-	storedLeast = 64 << 10
-
-	// payloadMost bounds an index in the file, tableMost its table in memory, in bytes. A layer
-	// that would need more has no index.
+	// payloadMost bounds an index in the file, in bytes. rowsMost bounds its table: frames, chunks,
+	// spans and blocks, all together; who reads one holds some 40 bytes for each. A layer that would
+	// need more has no index.
 	payloadMost = 64 << 20
-	tableMost   = 128 << 20
+	rowsMost    = 2 << 20
 )
 
 // Footer: the last bytes of the file, and of the index's skippable frame.
@@ -41,6 +42,7 @@ var codecs = map[codec.Codec]byte{codec.LZ4: 1, codec.Zstd: 2}
 // builder gathers an index while frames go by, in their order.
 type builder struct {
 	codec        codec.Codec
+	least        int64 // bytes of frames that are worth an index
 	size, stored int64
 
 	// Columns of the table, as they are written.
@@ -55,12 +57,12 @@ type builder struct {
 	large    bool // there will be no index
 }
 
-func newBuilder(c codec.Codec) *builder {
+func newBuilder(c codec.Codec, least int64) *builder {
 	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
 	if err != nil {
 		panic(err) // of constants
 	}
-	return &builder{codec: c, zstd: z}
+	return &builder{codec: c, least: least, zstd: z}
 }
 
 // add takes a frame, the sums of its chunks, and how many bytes it is stored in.
@@ -93,7 +95,8 @@ func (b *builder) add(f frame, sums []Sum, stored int) {
 	if b.since += int64(stored); len(b.literals) >= blockTarget {
 		b.endBlock()
 	}
-	b.large = len(b.payload)+len(b.frames)+len(b.spans)+len(b.chunks)+len(b.sums) > payloadMost-(1<<20)
+	rows := b.frameCount + b.spanCount + b.chunkCount + b.blockCount
+	b.large = rows > rowsMost-2 || len(b.payload)+len(b.frames)+len(b.spans)+len(b.chunks)+len(b.sums) > payloadMost-(2<<20)
 	if b.large {
 		*b = builder{codec: b.codec, size: b.size, stored: b.stored, large: true}
 	}
@@ -126,7 +129,7 @@ func (b *builder) endBlock() {
 
 // end returns the skippable frame of the index; nothing where the layer is to have none.
 func (b *builder) end() []byte {
-	if b.large || b.stored < storedLeast {
+	if b.large || b.stored < b.least {
 		return nil
 	}
 	b.endSpan()

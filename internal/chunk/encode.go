@@ -19,17 +19,26 @@ var targets = map[codec.Codec]int{codec.LZ4: 128 << 10, codec.Zstd: 448 << 10}
 const workersMost = 8
 
 // Encode returns a reader of src's bytes, encoded as frames, with an index behind them where the layer is large
-// enough for one. Decoded it is src again. Of codec.None it is c.Encode. As there, an error of src comes out of
-// Read unchanged, goroutines read ahead, and Close waits for a Read of src in progress, so that src is the caller's
-// again when it returns. At most some 40 MiB are held, and the index.
+// enough for one. Decoded it is src again. Of codec.None it is c.Encode. The bytes depend on those of src alone,
+// neither on how it hands them out nor on the machine.
+//
+// As there, an error of src comes out of Read unchanged, goroutines read ahead, and Close waits for a Read of src
+// in progress, so that src is the caller's again when it returns. Close may be called while Read runs, and again.
+// What came before an error may be whole frames: only size and digest tell that something is missing. At most some
+// 24 MiB are held, with zstd 56 MiB, and the index.
 func Encode(c codec.Codec, src io.Reader) io.ReadCloser {
 	target, ok := targets[c]
 	if !ok {
 		return c.Encode(src)
 	}
+	return newEncoder(c, src, target, Least)
+}
+
+// newEncoder returns one that makes frames of some target bytes, and an index where these are stored in least bytes.
+func newEncoder(c codec.Codec, src io.Reader, target int, least int64) *encoder {
 	workers := min(runtime.GOMAXPROCS(0), workersMost)
 	e := &encoder{
-		codec: c, index: newBuilder(c),
+		codec: c, index: newBuilder(c, least),
 		split: newSplitter(src, target),
 		slots: make(chan *job, workers+2),
 		order: make(chan *job, workers+3),

@@ -4,13 +4,18 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"runtime"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 
 	"github.com/dogestry/dogestry/internal/codec"
 )
@@ -37,13 +42,13 @@ func encode(t testing.TB, c codec.Codec, tar []byte) []byte {
 
 // rebuild puts a tar together again by its index: literals from the index where they are there, all else
 // from the frames.
-func rebuild(t testing.TB, b []byte) []byte {
+func rebuild(t rapid.TB, b []byte) []byte {
 	t.Helper()
-	x, err := Read(t.Context(), file(b), int64(len(b)))
+	x, err := Read(context.Background(), file(b), int64(len(b)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	stored, err := x.ReadBlocks(t.Context(), file(b))
+	stored, err := x.ReadBlocks(context.Background(), file(b))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +77,7 @@ func rebuild(t testing.TB, b []byte) []byte {
 }
 
 // tree returns a tar of files of all sizes, all of one age.
-func tree(t testing.TB, files int, age time.Time, change func(i int, b []byte) []byte) []byte {
+func tree(t rapid.TB, files int, age time.Time, change func(i int, b []byte) []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -147,5 +152,169 @@ func TestNewTimes(t *testing.T) {
 	}
 	if fresh != 1 {
 		t.Errorf("%d of %d chunks are new", fresh, len(x.Chunks))
+	}
+}
+
+// TestEncodeFails: an error of src comes out as it is, behind what came before it, and never with an end.
+func TestEncodeFails(t *testing.T) {
+	raw := tree(t, 300, time.Unix(1, 0), nil)
+	broken := errors.New("the engine has gone")
+	for _, at := range []int{0, 1, 700, len(raw) / 2, len(raw) - 1, len(raw)} {
+		for _, c := range codecsWithFrames {
+			e := Encode(c, io.MultiReader(bytes.NewReader(raw[:at]), iotest.ErrReader(broken)))
+			b, err := io.ReadAll(e)
+			if !errors.Is(err, broken) {
+				t.Errorf("%v, failed at %d: %v", c, at, err)
+			}
+			if n, err := e.Read(make([]byte, 1)); n > 0 || !errors.Is(err, broken) {
+				t.Errorf("%v, read again: %d, %v", c, n, err)
+			}
+			if _, err := Read(t.Context(), file(b), int64(len(b))); !errors.Is(err, ErrNone) {
+				t.Errorf("%v, failed at %d: there is an index, %v", c, at, err)
+			}
+			if err := e.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestClose: closed at any time, it ends, and src is not read any more.
+func TestClose(t *testing.T) {
+	raw := tree(t, 300, time.Unix(1, 0), nil)
+	for n := range 4 {
+		src := &counted{r: io.MultiReader(bytes.NewReader(raw), bytes.NewReader(raw))}
+		e := Encode(codec.LZ4, src)
+		if _, err := io.CopyN(io.Discard, e, int64(n)*300<<10); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := e.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		read := src.n
+		if _, err := e.Read(make([]byte, 1)); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("read after Close: %v", err)
+		}
+		if src.n != read {
+			t.Error("src is read after Close")
+		}
+	}
+}
+
+// TestCloseInRead: Close ends a Read that waits, once src has answered.
+func TestCloseInRead(t *testing.T) {
+	from, to := io.Pipe()
+	e := newEncoder(codec.LZ4, from, targets[codec.LZ4], Least)
+	done := make(chan error)
+	go func() {
+		_, err := io.ReadAll(e)
+		done <- err
+	}()
+	if _, err := to.Write(make([]byte, 100)); err != nil { // now src is read again
+		t.Fatal(err)
+	}
+	closed := make(chan error)
+	go func() { closed <- e.Close() }()
+	<-e.stop
+	to.Close()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err != nil && !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// counted counts what is read. Who reads n waits until nobody reads.
+type counted struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// TestSameBytes: one core or eight, the file is the same.
+func TestSameBytes(t *testing.T) {
+	raw := tree(t, 600, time.Unix(1, 0), nil)
+	for _, c := range codecsWithFrames {
+		before := runtime.GOMAXPROCS(1)
+		one := encode(t, c, raw)
+		runtime.GOMAXPROCS(8)
+		eight := encode(t, c, raw)
+		runtime.GOMAXPROCS(before)
+		if !bytes.Equal(one, eight) {
+			t.Errorf("%v: %d and %d bytes", c, len(one), len(eight))
+		}
+	}
+}
+
+// TestSmall: what travels whole anyway is as it was before there were indexes.
+func TestSmall(t *testing.T) {
+	for _, raw := range [][]byte{[]byte("x"), noise(1, 40<<10)} {
+		for _, c := range append(codecsWithFrames, codec.None) {
+			e := c.Encode(bytes.NewReader(raw))
+			want, err := io.ReadAll(e)
+			e.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := encode(t, c, raw); !bytes.Equal(got, want) {
+				t.Errorf("%v: of %d bytes are made %x, before it was %x", c, len(raw), got[:min(40, len(got))], want[:min(40, len(want))])
+			}
+		}
+	}
+}
+
+// TestInline: trees of tiny files leave their literals to the frames, others have them in the index, which is small.
+func TestInline(t *testing.T) {
+	for name, test := range map[string]struct {
+		size   int
+		inline bool
+	}{"tiny": {1, false}, "usual": {30 << 10, true}} {
+		raw := tree(t, 2<<20/(512+test.size), time.Unix(1, 0), func(i int, _ []byte) []byte { return noise(uint64(i), test.size) })
+		b := encodeAll(t, codec.LZ4, bytes.NewReader(raw), targets[codec.LZ4])
+		x := proof(t, codec.LZ4, b, raw)
+		for i, l := range x.Blocks {
+			if inline := l.Stored > 0; inline != test.inline {
+				t.Errorf("%s: block %d is stored in %d bytes", name, i, l.Stored)
+			}
+		}
+		if test.inline && x.Payload > x.Stored/50 {
+			t.Errorf("%s: an index of %d bytes for %d", name, x.Payload, x.Stored)
+		}
+	}
+}
+
+// TestTooLarge: a layer that needs a larger table than readers take has no index, and is whole.
+func TestTooLarge(t *testing.T) {
+	b := newBuilder(codec.LZ4, 1)
+	f := frame{raw: make([]byte, 300_000), cuts: nil}
+	for range 100_000 {
+		f.spans = append(f.spans, span{1, 1}, span{1, 0})
+	}
+	for range 50 {
+		b.add(f, nil, 100)
+	}
+	if got := b.end(); got != nil || b.size != 50*300_000 {
+		t.Errorf("an index of %d bytes of %d rows", len(got), b.spanCount)
+	}
+}
+
+// TestSmallTable: of a few large files the table is smaller than any window of zstd.
+func TestSmallTable(t *testing.T) {
+	raw := make([]byte, 100<<10)
+	for r, i := rand.New(rand.NewPCG(1, 1)), 0; i < len(raw); i++ {
+		raw[i] = byte(r.Uint32())
+	}
+	for _, c := range codecsWithFrames {
+		if !bytes.Equal(rebuild(t, encode(t, c, raw)), raw) {
+			t.Errorf("%v: by the index it is another tar", c)
+		}
 	}
 }

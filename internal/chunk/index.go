@@ -145,6 +145,9 @@ func (x *Index) place() bool {
 		if s.Literal < 0 || s.Content < 0 || s.Literal > x.Size-tar || s.Content > x.Size-tar-s.Literal {
 			return false
 		}
+		if s.Literal == 0 && i > 0 || s.Content == 0 && (s.Literal == 0 || i < len(x.Spans)-1) {
+			return false // two that are one
+		}
 		tar, literal, content = tar+s.Literal+s.Content, literal+s.Literal, content+s.Content
 	}
 	if tar != x.Size {

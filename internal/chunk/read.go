@@ -87,7 +87,7 @@ func parseFooter(tail []byte, stored int64) (footer, error) {
 		}
 	}
 	f.frames = stored - f.payload - codec.SkippableHeader
-	if !known || f.payload > payloadMost || f.tableRaw > tableMost || f.table > f.payload-footerSize || f.frames <= 0 {
+	if !known || f.payload > payloadMost || f.tableRaw > payloadMost || f.table > f.payload-footerSize || f.frames <= 0 {
 		return footer{}, ErrDamaged
 	}
 	return f, nil
@@ -102,8 +102,8 @@ func parse(table []byte, f footer) (*Index, error) {
 	x := &Index{Codec: f.codec, Payload: f.payload - f.table - footerSize}
 	t := columns{raw: raw}
 	x.Size, x.Stored = t.int(), t.int()
-	frames, chunks, spans, blocks := t.count(2), t.count(1), t.count(2), t.count(2)
-	if t.bad || x.Stored != f.frames {
+	frames, chunks, spans, blocks := t.count(), t.count(), t.count(), t.count()
+	if t.bad || x.Stored != f.frames || frames+chunks+spans+blocks > rowsMost {
 		return nil, ErrDamaged
 	}
 	x.Frames, x.Chunks, x.Spans, x.Blocks = make([]Frame, frames), make([]Chunk, chunks), make([]Span, spans), make([]Block, blocks)
@@ -154,10 +154,10 @@ func (t *columns) int32() int32 {
 	return int32(n)
 }
 
-// count reads how many rows there are, of so many numbers at least.
-func (t *columns) count(columns int64) int64 {
+// count reads how many rows there are, of two bytes or more.
+func (t *columns) count() int64 {
 	n := t.int()
-	if n > int64(len(t.raw))/columns {
+	if n > int64(len(t.raw))/2 {
 		t.bad = true
 		return 0
 	}
@@ -172,9 +172,12 @@ func (t *columns) sum(s *Sum) {
 	t.raw = t.raw[copy(s[:], t.raw):]
 }
 
+// inflateMost is how much a zstd frame of an index may refer back to, in bytes, and decode to, unless more is said.
+const inflateMost = 8 << 20
+
 // inflate decodes what is to be size bytes, which is bounded.
 func inflate(b []byte, size int64) ([]byte, error) {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(size, 1))))
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(size, inflateMost))), zstd.WithDecoderMaxWindow(inflateMost))
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,8 @@ const (
 	chunkBits  = 16        // so many upper bits of the rolling hash are zero where a chunk ends
 )
 
-const chunkMask = (1<<chunkBits - 1) << (64 - chunkBits)
+// chunkBelow: the rolling hash of where a chunk ends is smaller.
+const chunkBelow = 1 << (64 - chunkBits)
 
 // gear is what each byte adds to the rolling hash: the first 8 bytes, big endian, of the sha256 of
 // "dogestry gear 1" and the byte.
@@ -183,7 +184,7 @@ func (s *splitter) header(f *frame, h []byte) {
 	s.entry = e
 	switch {
 	case e.records && e.literal > 0:
-		s.records = make([]byte, 0, min(e.literal, maxRecords))
+		s.records, s.known = make([]byte, 0, min(e.literal, maxRecords)), -1
 	case e.literal == 0:
 		s.known = -1
 	}
@@ -231,15 +232,25 @@ func (s *splitter) roll(b []byte) (n int, end bool) {
 	if s.size < chunkLeast {
 		n = min(len(b), chunkLeast-s.size)
 	}
-	h := s.hash
-	for i, c := range b[n:] {
-		if h = h<<1 + gear[c]; h&chunkMask == 0 {
-			s.hash = 0
+	h, b := s.hash, b[n:]
+	for len(b) >= 4 { // four at once: none of them waits for the one before
+		g0, g1, g2, g3 := gear[b[0]], gear[b[1]], gear[b[2]], gear[b[3]]
+		h0 := h<<1 + g0
+		h1 := h<<2 + g0<<1 + g1
+		h2 := h<<3 + g0<<2 + g1<<1 + g2
+		h3 := h<<4 + (g0<<3 + g1<<2 + g2<<1 + g3)
+		if h0 < chunkBelow || h1 < chunkBelow || h2 < chunkBelow || h3 < chunkBelow {
+			break
+		}
+		h, b, n = h3, b[4:], n+4
+	}
+	for i, c := range b {
+		if h = h<<1 + gear[c]; h < chunkBelow {
 			return n + i + 1, true
 		}
 	}
 	s.hash = h
-	return len(b), false
+	return n + len(b), false
 }
 
 func (s *splitter) endChunk(f *frame) {

@@ -31,6 +31,9 @@ const (
 	extendedAgain = 504 // the same of such a block
 )
 
+// sizeMost is more than the largest size of anything in a tar.
+const sizeMost = math.MaxInt64 + 1 - blockSize
+
 // parseHeader tells what follows a header. ok is false where it is none. Where an extended header
 // before it has said how large the file is, that is known; else it is -1.
 func parseHeader(h []byte, known int64) (e entry, ok bool) {
@@ -39,7 +42,7 @@ func parseHeader(h []byte, known int64) (e entry, ok bool) {
 		return entry{}, false
 	}
 	size, ok := parseNumber(h[sizeField : sizeField+12])
-	if !ok {
+	if !ok || size >= sizeMost {
 		return entry{}, false
 	}
 	switch h[typeField] {
@@ -55,9 +58,6 @@ func parseHeader(h []byte, known int64) (e entry, ok bool) {
 		if known >= 0 {
 			e.content = known
 		}
-	}
-	if size > math.MaxInt64-blockSize || e.content > math.MaxInt64-blockSize {
-		return entry{}, false
 	}
 	e.padding = -(e.literal + e.content) & (blockSize - 1)
 	return e, true
@@ -102,15 +102,17 @@ func parseSize(records []byte) int64 {
 	size := int64(-1)
 	for len(records) > 0 {
 		digits, rest, ok := bytes.Cut(records, []byte(" "))
-		n, err := strconv.Atoi(string(digits))
-		if !ok || err != nil || n <= len(digits)+1 || n > len(records) {
+		n, err := strconv.ParseUint(string(digits), 10, 31)
+		if !ok || err != nil || n <= uint64(len(digits)+1) || n > uint64(len(records)) {
 			return size
 		}
-		record := rest[:n-len(digits)-1]
+		record, ok := bytes.CutSuffix(rest[:int(n)-len(digits)-1], []byte("\n"))
+		if !ok {
+			return size
+		}
 		records = records[n:]
 		if value, ok := bytes.CutPrefix(record, []byte("size=")); ok {
-			u, err := strconv.ParseUint(string(bytes.TrimSuffix(value, []byte("\n"))), 10, 63)
-			if err == nil {
+			if u, err := strconv.ParseUint(string(value), 10, 63); err == nil && u < sizeMost {
 				size = int64(u)
 			}
 		}

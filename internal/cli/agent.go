@@ -13,6 +13,7 @@ import (
 	"github.com/dogestry/dogestry/internal/config"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/registry/front"
+	"github.com/dogestry/dogestry/internal/transfer"
 )
 
 func (a *app) agentCommand() *cobra.Command {
@@ -114,6 +115,7 @@ type agentFlags struct {
 	follows []followFlag
 	verify  verifyFlags
 	cache   cacheFlags
+	delta   transfer.Delta
 
 	interval, runTimeout time.Duration
 	run                  string

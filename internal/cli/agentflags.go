@@ -30,6 +30,8 @@ func (f *agentFlags) add(a *app, c *cobra.Command) {
 	s.IntVar(&f.parallel, "parallel", transfer.DefaultParallel, "layers of a pull on their way at once")
 	s.Var(&a.downloadLimit, "limit-download", "receive at most this much a second from a remote on a network, for each pull")
 	s.StringVar(&a.engine, "engine", "", "the engine's `URL`: unix://, tcp://, ssh:// (default: the one that docker uses)")
+	f.delta = transfer.DeltaAuto
+	s.Var((*deltaValue)(&f.delta), "delta", deltaUsage)
 	f.verify.add(c)
 	f.cache.add(c)
 
@@ -49,6 +51,7 @@ func (f *agentFlags) add(a *app, c *cobra.Command) {
 type puller struct {
 	verify verifyFlags
 	cache  cacheFlags
+	delta  transfer.Delta
 }
 
 // agentOptions makes of the flags what the agent is to do.
@@ -97,7 +100,7 @@ func (a *app) agentOptions(c *cobra.Command, set *config.Config, args []string, 
 		if err := checkRemote(url); err != nil {
 			return "", err
 		}
-		p := puller{f.verify, f.cache}
+		p := puller{f.verify, f.cache, f.delta}
 		p.verify.configure(c, set.With(name))
 		p.cache.configure(c, set.With(name))
 		pullers[url] = p
@@ -185,7 +188,7 @@ func (a *app) pullHere(ctx context.Context, url string, images []transfer.PullIm
 			return then(ctx, ref, id)
 		}
 	}
-	o.Log = a.log()
+	o.Log, o.Delta, o.CacheDir = a.log(), p.delta, cacheDir()
 	return transfer.Pull(ctx, from, to, images, o)
 }
 

@@ -68,6 +68,7 @@ belongs to them by its digest alone. Layers stay.`,
 	}
 	a.moveFlags(c, &o.Options)
 	cache.add(c)
+	a.indexFlag(c)
 	f := c.Flags()
 	f.Var((*platformValue)(&o.Platform), "platform", "of an image for several, this `OS/ARCH[/VARIANT]` (default: all that SRC has)")
 	f.BoolVar(&o.AllPlatforms, "all-platforms", false, "of an image for several, fail where SRC lacks one")

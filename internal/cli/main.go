@@ -183,7 +183,8 @@ type app struct {
 
 	completing bool // a shell wants names: nobody is asked, and nothing locked
 
-	noWait bool // for garbage collections, nor for the lock
+	noWait  bool // for garbage collections, nor for the lock
+	noIndex bool // in layers that are stored
 
 	lockFile string
 	lock     io.Closer // nil where none is held
@@ -224,7 +225,7 @@ has to be up. A registry can be one, too.`,
 	root.PersistentFlags().BoolVar(&a.noWait, "no-wait", false, "fail (exit code 7) instead of waiting for that, or for a gc that is about to delete what is needed")
 	root.PersistentPreRunE = a.prepare
 	root.AddCommand(a.pushCommand(), a.pullCommand(), a.copyCommand(), a.listCommand(), a.inspectCommand(), a.verifyCommand(), a.checkCommand(), a.gcCommand(), a.keygenCommand(), a.versionCommand())
-	root.AddCommand(a.tagCommand(), a.rmCommand(), a.pruneCommand(), a.duCommand(), a.upgradeCommand())
+	root.AddCommand(a.tagCommand(), a.rmCommand(), a.pruneCommand(), a.duCommand(), a.upgradeCommand(), a.indexCommand())
 	root.AddCommand(a.exportCommand(), a.importCommand(), a.sealCommand(), a.serveCommand(), a.agentCommand())
 	root.AddCommand(a.remoteCommand(), a.loginCommand(), a.logoutCommand())
 	root.InitDefaultHelpCmd()

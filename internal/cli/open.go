@@ -38,7 +38,7 @@ func (a *app) openRemote(ctx context.Context, name string, mode access, c codec.
 	if err != nil {
 		return nil, err
 	}
-	return repo.Open(ctx, store, repo.Options{Name: name, Codec: c, Log: a.log(), Notify: a.note, NoWait: a.noWait})
+	return repo.Open(ctx, store, repo.Options{Name: name, Codec: c, NoIndex: a.noIndex, Log: a.log(), Notify: a.note, NoWait: a.noWait})
 }
 
 // openCatalog opens a remote to see what it holds.

@@ -58,7 +58,10 @@ func summary(o outcome, r transfer.Result) string {
 	fmt.Fprintf(&b, "%s %s:", verb, r.Image)
 	moved, size, stored := r.Moved()
 	spared, sparedSize, _ := r.Spared()
+	fetched, rebuilt, rebuiltSize := r.Fetched()
 	switch {
+	case rebuilt > 0:
+		fmt.Fprintf(&b, " %s image, %s fetched (%s rebuilt from local data)", bytes(size+sparedSize), bytes(fetched), rebuiltLayers(rebuilt, rebuiltSize))
 	case moved == 0:
 		fmt.Fprintf(&b, " nothing to move")
 	case r.DryRun && size == 0:
@@ -76,6 +79,14 @@ func summary(o outcome, r transfer.Result) string {
 		fmt.Fprintf(&b, " in %.1fs", o.took.Seconds())
 	}
 	return b.String()
+}
+
+// rebuiltLayers says how many layers of how many bytes in all.
+func rebuiltLayers(n int, size int64) string {
+	if n == 1 {
+		return bytes(size) + " layer"
+	}
+	return fmt.Sprintf("%d layers of %s", n, bytes(size))
 }
 
 // count says how many of what there are.

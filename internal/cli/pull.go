@@ -25,6 +25,9 @@ func (a *app) pullCommand() *cobra.Command {
 are read and sent; every byte is verified before the engine gets the last one.
 The tag is set in the engine once the image is there in full.
 
+Of a layer that is not there, and whose like is, only what is new is fetched: the
+rest comes out of the engine's own layers. --delta says when.
+
 --cache keeps what was read, up to --cache-size, in a directory that several
 pulls may share: the remote is asked then what a tag names, and for what the
 directory lacks.
@@ -65,6 +68,7 @@ is 6 when some failed.`,
 			if verifier != nil {
 				o.Verify = verify.verify(verifier)
 			}
+			o.CacheDir = cacheDir()
 			urls, err := engines.many(a, set)
 			if err != nil {
 				return err
@@ -80,6 +84,8 @@ is 6 when some failed.`,
 	files.add(c)
 	verify.add(c)
 	cache.add(c)
+	o.Delta = transfer.DeltaAuto
+	c.Flags().Var((*deltaValue)(&o.Delta), "delta", deltaUsage)
 	c.Flags().StringVar(&as, "as", "", "give the one image this `NAME[:TAG]` in the engine")
 	return c
 }

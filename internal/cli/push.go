@@ -65,6 +65,7 @@ leaves whole layers, and the same command goes on from there.`,
 	c.Flags().StringVar(&as, "as", "", "store the one image under this `NAME[:TAG]`")
 	c.Flags().BoolVar(&o.IfAbsent, "if-absent", false, "refuse to move a tag that names another image already")
 	signFlag(c, &signKey)
+	a.indexFlag(c)
 	c.Flags().StringVar(&store, "engine-store", string(engine.StoreAuto), "read layers from the engine's own directory, as root on its machine: auto, off or require")
 	c.Flags().StringVar(&compression, "compression", "", "how layers are stored: lz4 (fast links; the default), zstd (smaller, for slow links) or none; in a registry gzip (the default), zstd or none")
 	return c

@@ -23,6 +23,11 @@ func (a *app) moveFlags(c *cobra.Command, o *transfer.Options) {
 	c.Flags().Var(&a.downloadLimit, "limit-download", "receive at most this much a second from a remote on a network")
 }
 
+// indexFlag adds what commands have that store layers anew.
+func (a *app) indexFlag(c *cobra.Command) {
+	c.Flags().BoolVar(&a.noIndex, "no-index", false, "store layers without a chunk index: pulls then fetch each as a whole")
+}
+
 // checkTransferFlags refuses values that make no sense. An empty --as is most
 // likely a variable that was not set.
 func checkTransferFlags(c *cobra.Command, o transfer.Options) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -16,12 +17,12 @@ const FrameMost = blockSize
 
 // Framer encodes pieces of a stream as frames of their own: each can be decoded
 // without those before it, and all of them together are what Encode would make, a
-// stream for Decode. It is for one goroutine, and holds some 2 MiB.
+// stream for Decode. It is for one goroutine, and holds less than 1 MiB for lz4, some
+// 3 MiB for zstd.
 type Framer struct {
 	codec Codec
 	lz4   lz4.CompressorCCompat
 	zstd  *zstd.Encoder
-	block []byte
 }
 
 // NewFramer returns a Framer of lz4 or zstd. There is nothing to close.
@@ -29,7 +30,6 @@ func (c Codec) NewFramer() *Framer {
 	f := &Framer{codec: c}
 	switch c {
 	case LZ4:
-		f.block = make([]byte, 2*(headroom+blockSize))
 	case Zstd:
 		f.zstd = newFrameEncoder()
 	default:
@@ -63,11 +63,22 @@ func (f *Framer) Append(dst, src []byte) []byte {
 	}
 	dst = append(dst, lz4Header...)
 	if len(src) > 0 {
-		raw, packed := f.block[:headroom+len(src)], f.block[headroom+blockSize:]
-		copy(raw[headroom:], src)
-		dst = append(dst, packBlock(&f.lz4, raw, packed)...)
+		dst = f.appendBlock(dst, src)
 	}
 	return append(dst, lz4End...)
+}
+
+// appendBlock appends an lz4 block, made where it is to be.
+func (f *Framer) appendBlock(dst, src []byte) []byte {
+	size := len(dst)
+	dst = slices.Grow(dst, headroom+len(src))[:size+headroom]
+	n, err := f.lz4.CompressBlock(src, dst[size+headroom:size+headroom+len(src)-1])
+	if err != nil || n == 0 {
+		binary.LittleEndian.PutUint32(dst[size:], uint32(len(src))|lz4Unpacked)
+		return append(dst, src...)
+	}
+	binary.LittleEndian.PutUint32(dst[size:], uint32(n))
+	return dst[:size+headroom+n]
 }
 
 // frameDecoders are lz4 readers and zstd decoders, which take long to make.

@@ -258,6 +258,12 @@ func flagChecks() map[string]func(value string) error {
 			}
 			return nil
 		},
+		"delta": func(value string) error {
+			if !slices.Contains([]string{"auto", "always", "never"}, value) {
+				return errors.New("it is none of auto, always and never")
+			}
+			return nil
+		},
 		"limit-upload":   rate,
 		"limit-download": rate,
 	}

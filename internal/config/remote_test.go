@@ -158,7 +158,7 @@ func TestDidYouMean(t *testing.T) {
 		"remote: {}":                             "Did you mean remotes?",
 		"verify-keys: a":                         "Did you mean verify-key?",
 		"remotes: {a: {url: /x, cahce-size: 1}}": "Did you mean cache-size?",
-		"colour: red":                            "There are agent-ca, agent-token-file, cache, cache-size, compression, engine, engines, ",
+		"colour: red":                            "There are agent-ca, agent-token-file, cache, cache-size, compression, delta, engine, engines, ",
 	} {
 		s, _ := given(t, "", content, nil)
 		if _, err := Load(s); !strings.HasPrefix(fault.AdviceOf(err), advice) {

@@ -35,8 +35,10 @@ type fake struct {
 }
 
 type fakeImage struct {
-	layers []string
-	tags   []string
+	layers  []string
+	tags    []string
+	digests []string
+	created int64
 }
 
 var versionPrefix = regexp.MustCompile(`^/v1\.\d+`)
@@ -47,7 +49,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/_ping":
 		w.Header().Set("Api-Version", "1.41")
 	case path == "/info":
-		answerJSON(w, http.StatusOK, map[string]any{"DriverStatus": f.driver, "ID": f.id, "Name": "machine", "DockerRootDir": "/data"})
+		answerJSON(w, http.StatusOK, map[string]any{"DriverStatus": f.driver, "ID": f.id, "Name": "machine", "DockerRootDir": "/data", "Driver": "overlay2"})
 	case path == "/version":
 		answerJSON(w, http.StatusOK, map[string]any{})
 	case path == "/images/get" && f.export != nil:
@@ -58,7 +60,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/images/json":
 		list := []map[string]any{}
 		for id, i := range f.images {
-			list = append(list, map[string]any{"Id": id, "RepoTags": i.tags})
+			list = append(list, map[string]any{"Id": id, "RepoTags": i.tags, "RepoDigests": i.digests, "Created": i.created})
 		}
 		answerJSON(w, http.StatusOK, list)
 	case strings.HasPrefix(path, "/images/") && strings.HasSuffix(path, "/json"):

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,35 +33,46 @@ func (c *Client) Held(ctx context.Context, diffIDs []image.DiffID) (held int, be
 	if err != nil {
 		return 0, nil, c.failure(ctx, err, "cannot list images")
 	}
-	known := c.layers.load()
-	match := func(id image.ID, layers []image.DiffID) {
+	var ids []image.ID
+	for _, item := range list.Items {
+		if id, err := image.ParseDigest(item.ID); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	lists, err := c.listsOf(ctx, ids)
+	if err != nil {
+		return 0, nil, err
+	}
+	for id, layers := range lists {
 		n := commonPrefix(layers, diffIDs)
 		held = max(held, n)
 		if n > 0 && n == len(layers) {
 			below = append(below, id)
 		}
 	}
+	return held, below, nil
+}
+
+// listsOf returns the layer lists of images: those that are remembered, and of the
+// others what the engine says. One that has gone meanwhile is left out.
+func (c *Client) listsOf(ctx context.Context, ids []image.ID) (map[image.ID][]image.DiffID, error) {
+	known := c.layers.load()
+	lists := make(map[image.ID][]image.DiffID, len(ids))
 	var unknown []image.ID
-	for _, item := range list.Items {
-		id, err := image.ParseDigest(item.ID)
-		if err != nil {
-			continue
-		}
+	for _, id := range ids {
 		if layers, ok := known[id]; ok {
-			match(id, layers)
+			lists[id] = layers
 		} else {
 			unknown = append(unknown, id)
 		}
 	}
 	learned, err := c.layerLists(ctx, unknown)
 	if err != nil {
-		return 0, nil, err
-	}
-	for id, layers := range learned {
-		match(id, layers)
+		return nil, err
 	}
 	c.layers.add(learned)
-	return held, below, nil
+	maps.Copy(lists, learned)
+	return lists, nil
 }
 
 // layerLists inspects images, several at once. One that has gone meanwhile is left out.

@@ -85,9 +85,10 @@ func (r *run) pull(ctx context.Context, job Job) {
 	if r.o.Cached {
 		job.Options.Parallel = max(1, min(cmp.Or(job.Options.Parallel, transfer.DefaultParallel), openAtOnce/max(1, min(len(well), r.o.Parallel))))
 	}
+	single := len(well) == 1 // shares with nobody
 	members := make([]*member, len(r.hosts))
 	join := func(i int) {
-		if _, fed := r.hosts[i].(Fed); fed && members[i] == nil && !r.o.Cached {
+		if _, fed := r.hosts[i].(Fed); fed && members[i] == nil && !r.o.Cached && !single {
 			members[i] = feeder.join()
 		}
 	}

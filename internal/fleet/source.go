@@ -99,7 +99,17 @@ func (s *shared) sourceFor(m *member) remote.Source {
 	if r, ok := s.from.(remote.Repositories); ok {
 		return &registry{own, r}
 	}
+	if parts, ok := s.from.(remote.Parts); ok && m == nil {
+		return &divisible{own, parts}
+	}
 	return own
+}
+
+// divisible is a source of which a host may read parts. One that shares layers with others may not: they would wait
+// for it to read what it does not need.
+type divisible struct {
+	*source
+	remote.Parts
 }
 
 // registry is a source whose images belong to repositories.

@@ -68,6 +68,7 @@ var (
 	_ Remote          = (*Source)(nil)
 	_ remote.Referred = (*Source)(nil)
 	_ remote.Members  = (*Source)(nil)
+	_ remote.Parts    = (*Source)(nil)
 )
 
 // New returns from as a Source.
@@ -351,6 +352,15 @@ func (s *Source) OpenStored(ctx context.Context, layer remote.Layer) (remote.Sto
 		return remote.Stored{}, fmt.Errorf("a layer of format 1.0: %w", errors.ErrUnsupported)
 	}
 	return s.Remote.OpenStored(ctx, layer)
+}
+
+// OpenPart implements remote.Parts, as far as the remote below does. Layers of format 1.0 have no index.
+func (s *Source) OpenPart(ctx context.Context, layer remote.Layer, offset, n int64) (io.ReadCloser, error) {
+	parts, ok := s.Remote.(remote.Parts)
+	if !ok || s.isOriginal(layer) {
+		return nil, fmt.Errorf("no parts are to be had of layer %s: %w", layer.Digest.Short(), errors.ErrUnsupported)
+	}
+	return parts.OpenPart(ctx, layer, offset, n)
 }
 
 // Referrers implements remote.Referred: those that the remote below has, if it has such things.

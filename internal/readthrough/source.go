@@ -35,6 +35,7 @@ var (
 	_ remote.Referred     = (*Source)(nil)
 	_ remote.Members      = (*Source)(nil)
 	_ remote.Blobs        = (*Source)(nil)
+	_ remote.Parts        = (*Source)(nil)
 )
 
 // inCache is the Layer.Source of layers that were found in the cache.
@@ -177,6 +178,19 @@ func (s *Source) OpenStored(ctx context.Context, layer remote.Layer) (remote.Sto
 		return remote.Stored{}, err
 	}
 	return s.openStored(ctx, up)
+}
+
+// OpenPart implements remote.Parts: of a layer that the cache has, from there, else of the remote, where that gives
+// parts. They are not kept.
+func (s *Source) OpenPart(ctx context.Context, layer remote.Layer, offset, n int64) (io.ReadCloser, error) {
+	if layer.Source == inCache {
+		return s.cache.repo.OpenPart(ctx, layer, offset, n)
+	}
+	parts, ok := s.from.(remote.Parts)
+	if !ok {
+		return nil, fmt.Errorf("the remote gives no parts of layers: %w", errors.ErrUnsupported)
+	}
+	return parts.OpenPart(ctx, layer, offset, n)
 }
 
 // openStored opens a layer of the remote as that keeps it.

@@ -26,6 +26,10 @@ const lookups = 128
 type Options struct {
 	Name  string      // the remote as the user named it, for messages
 	Codec codec.Codec // how new layers are stored
+
+	// NoIndex stores them without a chunk index, and in as few frames as the codec makes.
+	NoIndex bool
+
 	Log   *slog.Logger
 	Times lease.Times // of leases and collections; the zero value means the format's
 
@@ -43,6 +47,7 @@ type Repo struct {
 	store  storage.Store
 	name   string
 	codec  codec.Codec
+	bare   bool // layers get no index
 	log    *slog.Logger
 	times  lease.Times
 	noWait bool
@@ -70,7 +75,7 @@ var _ remote.Remote = (*Repo)(nil)
 // Open returns the repository on store, which may be empty: then the first tag
 // makes it one. A newer major version of the format is refused.
 func Open(ctx context.Context, store storage.Store, o Options) (*Repo, error) {
-	r := &Repo{store: store, name: o.Name, codec: o.Codec, log: o.Log, times: o.Times, noWait: o.NoWait, notify: o.Notify, pieceSize: pieceSize, unlisted: new(unlisted)}
+	r := &Repo{store: store, name: o.Name, codec: o.Codec, bare: o.NoIndex, log: o.Log, times: o.Times, noWait: o.NoWait, notify: o.Notify, pieceSize: pieceSize, unlisted: new(unlisted)}
 	if r.notify == nil {
 		r.notify = func(string) {}
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/dogestry/dogestry/internal/chunk"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
@@ -26,7 +27,7 @@ func (r *Repo) PutLayer(ctx context.Context, layer image.Descriptor, from io.Rea
 	source := &image.Watched{R: from}
 	// A failed source or a wrong digest comes out of the encoder as an error,
 	// so the store publishes nothing.
-	encoded := r.codec.Encode(image.Verify(source, layer.Digest, layer.Size))
+	encoded := r.encode(image.Verify(source, layer.Digest, layer.Size))
 	defer encoded.Close()
 	stored := &image.Watched{R: encoded}
 	done := remote.Layer{Digest: layer.Digest, Object: entryKey(layer.Digest, file)}
@@ -43,6 +44,14 @@ func (r *Repo) PutLayer(ctx context.Context, layer image.Descriptor, from io.Rea
 	return done, nil
 }
 
+// encode returns a layer as it is stored.
+func (r *Repo) encode(tar io.Reader) io.ReadCloser {
+	if r.bare {
+		return r.codec.Encode(tar)
+	}
+	return chunk.Encode(r.codec, tar)
+}
+
 // putFile stores the file of a layer.
 func (r *Repo) putFile(ctx context.Context, layer remote.Layer, body io.Reader) error {
 	err := r.store.Put(ctx, layer.Object, body)
@@ -54,12 +63,13 @@ func (r *Repo) putFile(ctx context.Context, layer remote.Layer, body io.Reader) 
 }
 
 // sized lets a store know how long the encoded layer can be. No codec makes one
-// longer by more than a part in 128 and a few blocks.
+// longer by more than a part in 128 and a few blocks; an index has at most a
+// sixteenth of it in literals, and less than a part in 32 in its table.
 func sized(encoded io.Reader, size int64) io.Reader {
 	if size < 0 {
 		return encoded
 	}
-	return bounded{encoded, size + size/128 + 1<<20}
+	return bounded{encoded, size + size/8 + 1<<20}
 }
 
 type bounded struct {

@@ -43,7 +43,7 @@ func (p *pull) fetch(ctx context.Context, g *errgroup.Group, ids []image.Digest)
 func (p *pull) fetchLayer(ctx context.Context, layer remote.Layer, s *stream) error {
 	as := p.sent(layer.Digest)
 	bar := p.o.Progress.Layer(layer.Digest.Short(), as.Size)
-	tar, err := p.from.Open(ctx, as)
+	tar, err := p.deltas.open(ctx, p.from, as)
 	if err != nil {
 		tar = io.NopCloser(failing{err})
 	}

@@ -36,6 +36,15 @@ func (p *pull) load(ctx context.Context, send []image.Digest) ([]image.Digest, e
 	p.tellLacking(send)
 	parts := p.parts(send)
 	has, err := p.sendAndLook(ctx, parts)
+	if p.deltas.isMisled() && err != nil {
+		p.o.Progress.Note(fmt.Sprintf("%s: an index in the remote is wrong; reading layers whole", p.image.Source))
+		p.o.Log.Info("load failed", "image", p.id, "error", err)
+		if send, err = p.rest(ctx); err == nil {
+			p.tellLacking(send)
+			parts = p.parts(send)
+			has, err = p.sendAndLook(ctx, parts)
+		}
+	}
 	if err == nil && !has && len(send) < len(all) {
 		err = engine.ErrLacksLayer // nothing was said, and the image is not whole
 	}
@@ -74,6 +83,17 @@ func (p *pull) load(ctx context.Context, send []image.Digest) ([]image.Digest, e
 		return nil, p.cleanUp(ctx, err)
 	}
 	return send, nil
+}
+
+// rest cleans up what a failed load has left of the image, and returns the layers that the engine lacks now.
+func (p *pull) rest(ctx context.Context) (send []image.Digest, err error) {
+	if err := p.cleanUp(ctx, ctx.Err()); err != nil {
+		return nil, err
+	}
+	if send, err = p.lacking(ctx); err == nil {
+		err = p.pack(ctx, send)
+	}
+	return send, err
 }
 
 func (p *pull) tellLacking(send []image.Digest) {

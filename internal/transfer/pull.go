@@ -73,6 +73,8 @@ type pull struct {
 
 	planned map[image.Digest]bool // layers of dry runs, which images of one call share
 
+	deltas *deltas // nil where none of its layers can be put together
+
 	signedBy string
 }
 
@@ -199,8 +201,14 @@ func (p *pull) run(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	p.deltas = p.newDeltas(send)
 	if p.o.DryRun {
-		return p.result(send), nil
+		for _, d := range send {
+			if !p.planned[d] {
+				p.deltas.would(ctx, p.layers[d])
+			}
+		}
+		return p.result(send), ctx.Err()
 	}
 	has := len(send) == 0
 	if has { // all layers; the image itself as well?
@@ -287,7 +295,8 @@ func (p *pull) result(sent []image.Digest) Result {
 	r := Result{Image: name, ID: p.id, DryRun: p.o.DryRun, SignedBy: p.signedBy, Layers: []LayerResult{}}
 	for _, d := range image.Distinct(p.order) {
 		l := p.layers[d]
-		r.Layers = append(r.Layers, LayerResult{Digest: d, Size: l.Size, Stored: l.Stored, Moved: slices.Contains(sent, d)})
+		took := p.deltas.taken(d)
+		r.Layers = append(r.Layers, LayerResult{Digest: d, Size: l.Size, Stored: l.Stored, Moved: slices.Contains(sent, d), Fetched: took.fetched, Local: took.local})
 	}
 	r.shareIn(p.planned)
 	return r

@@ -79,7 +79,14 @@ type Options struct {
 	// Ahead is how many bytes of each layer a pull reads ahead of the engine; 0 means 8 MiB.
 	Ahead int64
 
-	piece int64 // see loadPiece, which 0 means
+	// Delta, on a pull, says when layers are put together out of what the engine has, where it is a Relatives and the
+	// remote a remote.Parts. The zero value is DeltaAuto.
+	Delta Delta
+	// CacheDir is where a pull remembers the indexes of layers; empty remembers nothing.
+	CacheDir string
+
+	piece      int64 // see loadPiece, which 0 means
+	leastDelta int64 // see leastDelta, which 0 means
 }
 
 // DefaultParallel is how many layers are on their way at once. Each takes some
@@ -105,6 +112,9 @@ func (o Options) withDefaults() Options {
 	if o.Ahead <= 0 {
 		o.Ahead = streamChunks * chunkSize
 	}
+	if o.leastDelta <= 0 {
+		o.leastDelta = leastDelta
+	}
 	return o
 }
 
@@ -129,6 +139,11 @@ type LayerResult struct {
 	Stored int64        `json:"stored"` // bytes in the remote; -1 where it is not known yet
 	Moved  bool         `json:"moved"`  // it travelled, or would; else the other side has it
 
+	// Of a layer that a pull has put together, or would: bytes that were read of the remote for that, indexes
+	// included, and bytes of its files that the engine had. Zero of one that was read whole.
+	Fetched int64 `json:"fetched,omitempty"`
+	Local   int64 `json:"local,omitempty"`
+
 	diffID image.DiffID // of a compressed layer that moved: what is in it
 	object string       // of a layer that a copy would move: see objectOf
 }
@@ -149,6 +164,25 @@ func (r Result) Moved() (layers int, size, stored int64) { return r.sum(true) }
 
 // Spared returns the same of the layers that the other side had.
 func (r Result) Spared() (layers int, size, stored int64) { return r.sum(false) }
+
+// Fetched returns the bytes that a pull has read of the remote for layers, or would, and how many of these it has
+// put together out of others that the engine had, and their bytes.
+func (r Result) Fetched() (bytes int64, rebuilt int, size int64) {
+	for _, l := range r.Layers {
+		switch {
+		case !l.Moved:
+		case l.Fetched == 0:
+			bytes += max(0, l.Stored)
+		default:
+			bytes += l.Fetched
+			if l.Local > 0 {
+				rebuilt++
+				size += max(0, l.Size)
+			}
+		}
+	}
+	return bytes, rebuilt, size
+}
 
 func (r Result) sum(moved bool) (layers int, size, stored int64) {
 	for _, l := range r.Layers {

@@ -83,6 +83,42 @@ func (s *Store) Dir() string { return s.dir }
 
 // Blob opens a blob of size bytes. The caller closes it.
 func (s *Store) Blob(id image.Digest) (blob io.ReadCloser, size int64, err error) {
+	f, size, err := s.open(id)
+	if err != nil {
+		return nil, 0, err // not a nil file in an interface
+	}
+	return f, size, nil
+}
+
+// Tar is a blob that is a tar, to be read at any offset. It is safe for concurrent
+// use; the caller closes it.
+type Tar struct {
+	*io.SectionReader
+	io.Closer
+}
+
+// Tar opens a blob that is a tar. Any other is an errors.ErrUnsupported: what is
+// compressed cannot be read at an offset.
+func (s *Store) Tar(id image.Digest) (*Tar, error) {
+	f, size, err := s.open(id)
+	if err != nil {
+		return nil, err
+	}
+	// POSIX and GNU have this mark in the first header (pax, "ustar Interchange Format").
+	const mark, at = "ustar", 257
+	head := make([]byte, len(mark))
+	if _, err := f.ReadAt(head, at); err != nil && err != io.EOF {
+		f.Close()
+		return nil, err
+	}
+	if string(head) != mark {
+		f.Close()
+		return nil, fmt.Errorf("blob %s is no plain tar: %w", id.Short(), errors.ErrUnsupported)
+	}
+	return &Tar{io.NewSectionReader(f, 0, size), f}, nil
+}
+
+func (s *Store) open(id image.Digest) (blob *os.File, size int64, err error) {
 	// Not to wait for a FIFO.
 	f, err := os.OpenFile(filepath.Join(s.dir, id.Hex()), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -84,5 +85,44 @@ func TestOpenOf(t *testing.T) {
 		if s, err := OpenOf(root, socket); err == nil && s.Dir() == dir {
 			t.Errorf("the system's containerd at %s is taken for the engine's own", socket)
 		}
+	}
+}
+
+// TestTar: only what is a tar itself is read at offsets.
+func TestTar(t *testing.T) {
+	dir := t.TempDir()
+	s := &Store{dir: dir}
+	add := func(content string) image.Digest {
+		id := image.DigestOf([]byte(content))
+		if err := os.WriteFile(filepath.Join(dir, id.Hex()), []byte(content), 0o400); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	layer := strings.Repeat("n", 257) + "ustar" + strings.Repeat("x", 250) + "much content"
+	tar, err := s.Tar(add(layer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 7)
+	if n, err := tar.ReadAt(p, 517); string(p[:n]) != "content" || tar.Size() != int64(len(layer)) || err != nil && err != io.EOF {
+		t.Errorf("%q of %d bytes, error %v", p[:n], tar.Size(), err)
+	}
+	if n, err := tar.ReadAt(p, 520); string(p[:n]) != "tent" || err != io.EOF {
+		t.Errorf("beyond its end: %q, error %v", p[:n], err)
+	}
+	if err := tar.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := tar.ReadAt(p, 0); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+	for _, content := range []string{"", "short", layer[:261], "\x1f\x8b" + strings.Repeat("x", 600), "ustar" + strings.Repeat("x", 600)} {
+		if _, err := s.Tar(add(content)); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%.10q of %d bytes: error %v", content, len(content), err)
+		}
+	}
+	if _, err := s.Tar(image.DigestOf([]byte("absent"))); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent: %v", err)
 	}
 }

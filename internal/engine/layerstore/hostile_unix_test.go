@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -44,6 +45,14 @@ func TestHostile(t *testing.T) {
 		"an unknown type":      {[]storage.Entry{{Type: 9}}, nil},
 	} {
 		s, stack := craft(t, "overlay2", test.entries, test.fill)
+		if tar, err := s.Tar(t.Context(), stack); err == nil {
+			got := make([]byte, min(tar.Size(), 100))
+			n, err := tar.ReadAt(got, 0)
+			if err == nil || bytes.Contains(got, []byte("s")) {
+				t.Errorf("%s, at an offset: %q, %v, want an error", name, got[:n], err)
+			}
+			must(t, tar.Close())
+		}
 		r, _, err := s.Layer(t.Context(), stack)
 		if err != nil {
 			continue
@@ -54,4 +63,41 @@ func TestHostile(t *testing.T) {
 		}
 		_ = r.Close()
 	}
+}
+
+// TestTarFiles: one file is kept open, however many are read.
+func TestTarFiles(t *testing.T) {
+	var entries []storage.Entry
+	for i := range 100 {
+		entries = append(entries, file(strconv.Itoa(i), 1))
+	}
+	s, stack := craft(t, "overlay2", entries, func(dir string) {
+		for i := range 100 {
+			write(t, filepath.Join(dir, strconv.Itoa(i)), []byte("x"))
+		}
+	})
+	before := openFiles(t)
+	tar, err := s.Tar(t.Context(), stack)
+	must(t, err)
+	for i := range int64(100) {
+		for range 2 {
+			if _, err := tar.ReadAt(make([]byte, 1), i); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if now := openFiles(t); now > before+2 { // the directory, and a file
+		t.Errorf("%d files are open, and %d were before", now, before)
+	}
+	must(t, tar.Close())
+	if now := openFiles(t); now > before {
+		t.Errorf("%d files stay open, and %d were before", now, before)
+	}
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	names, err := os.ReadDir("/dev/fd")
+	must(t, err)
+	return len(names)
 }

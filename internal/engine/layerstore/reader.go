@@ -92,6 +92,16 @@ func measure(ctx context.Context, path string) (size int64, err error) {
 	}
 }
 
+// openMeasured opens a tar-split of whose tar it says the size in bytes.
+func openMeasured(ctx context.Context, path string) (*entries, int64, error) {
+	size, err := measure(ctx, path)
+	if err != nil {
+		return nil, 0, err
+	}
+	e, err := openEntries(path)
+	return e, size, err
+}
+
 // reader puts a layer's tar together again.
 type reader struct {
 	ctx     context.Context
@@ -153,7 +163,7 @@ func (r *reader) next() {
 		r.segment = entry.Payload
 	case storage.FileType:
 		if entry.Size > 0 {
-			r.file, r.err = r.open(entry.GetName())
+			r.file, r.err = openFile(r.files, entry.GetName())
 			r.left = entry.Size
 		}
 	default:
@@ -161,11 +171,11 @@ func (r *reader) next() {
 	}
 }
 
-// open opens a file of the layer. A name that leads out of it, a device or a
-// FIFO is an error: a layer may be made to look so.
-func (r *reader) open(name string) (*os.File, error) {
+// openFile opens a file of the layer in a directory. A name that leads out of it, a
+// device or a FIFO is an error: a layer may be made to look so.
+func openFile(files *os.Root, name string) (*os.File, error) {
 	name = strings.TrimLeft(name, "/")
-	f, err := r.files.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := files.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

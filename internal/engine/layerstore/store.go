@@ -67,28 +67,31 @@ const maxName = 4 << 10
 // Layer opens the topmost of a stack of layers, as a tar. size is its length in
 // bytes. The reader ends with ctx, is for one goroutine, and is closed by the caller.
 func (s *Store) Layer(ctx context.Context, stack image.ChainID) (tar io.ReadCloser, size int64, err error) {
-	id, err := small(s.path("layerdb", "sha256", stack.Hex(), "cache-id"), maxName)
+	files, split, err := s.find(stack)
 	if err != nil {
 		return nil, 0, err
 	}
-	name := strings.TrimSpace(string(id))
-	if name == "" || name != filepath.Base(name) || name == ".." || name == "." {
-		return nil, 0, fmt.Errorf("the layer's directory has the name %.100q", name)
-	}
-	split := s.path("layerdb", "sha256", stack.Hex(), "tar-split.json.gz")
-	if size, err = measure(ctx, split); err != nil {
-		return nil, 0, err
-	}
-	files, err := os.OpenRoot(filepath.Join(s.root, strings.Replace(drivers[s.driver], "*", name, 1)))
-	if err != nil {
-		return nil, 0, err
-	}
-	entries, err := openEntries(split)
+	entries, size, err := openMeasured(ctx, split)
 	if err != nil {
 		files.Close()
 		return nil, 0, err
 	}
 	return &reader{ctx: ctx, entries: entries, files: files}, size, nil
+}
+
+// find opens the directory of the topmost of a stack of layers, and says where its
+// tar-split is. The caller closes the directory.
+func (s *Store) find(stack image.ChainID) (files *os.Root, split string, err error) {
+	id, err := small(s.path("layerdb", "sha256", stack.Hex(), "cache-id"), maxName)
+	if err != nil {
+		return nil, "", err
+	}
+	name := strings.TrimSpace(string(id))
+	if name == "" || name != filepath.Base(name) || name == ".." || name == "." {
+		return nil, "", fmt.Errorf("the layer's directory has the name %.100q", name)
+	}
+	files, err = os.OpenRoot(filepath.Join(s.root, strings.Replace(drivers[s.driver], "*", name, 1)))
+	return files, s.path("layerdb", "sha256", stack.Hex(), "tar-split.json.gz"), err
 }
 
 // small reads a file of at most most bytes.

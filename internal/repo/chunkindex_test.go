@@ -1,0 +1,248 @@
+package repo_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/dogestry/dogestry/internal/chunk"
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/remote/remotetest"
+	"github.com/dogestry/dogestry/internal/repo"
+	"github.com/dogestry/dogestry/internal/storage"
+	"github.com/dogestry/dogestry/internal/storage/mem"
+	"github.com/dogestry/dogestry/internal/storage/storagetest"
+)
+
+// older is a remote with images that were pushed without indexes.
+type older struct {
+	images map[string]remotetest.Image
+	lz4    image.DiffID
+	zstd   image.DiffID
+}
+
+func newOlder(t *testing.T, s storage.Store) older {
+	t.Helper()
+	one := remotetest.FileLayer(t, "lib/one", string(remotetest.Noise("one", 150<<10)))
+	two := remotetest.FileLayer(t, "lib/two", string(remotetest.Noise("two", 200<<10)))
+	small := remotetest.FileLayer(t, "lib/small", "small")
+	plain := remotetest.FileLayer(t, "lib/plain", string(remotetest.Noise("plain", 100<<10)))
+	o := older{images: map[string]remotetest.Image{
+		"myapp:1": remotetest.NewImage(t, "older", one, two, small, plain),
+		"other:1": remotetest.NewImage(t, "older other", one),
+	}}
+	img := o.images["myapp:1"]
+	ids := img.DiffIDs()
+	o.lz4, o.zstd = ids[0], ids[1]
+	for i, c := range []codec.Codec{codec.LZ4, codec.Zstd, codec.LZ4, codec.None} {
+		if err := remotetest.Put(t.Context(), openBare(t, s, c), img, remote.Closure{Layers: ids[i : i+1]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for ref, img := range o.images {
+		if _, err := remotetest.Push(t.Context(), openBare(t, s, codec.LZ4), remotetest.Ref(t, ref), img); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return o
+}
+
+// openBare opens a repository that writes no indexes.
+func openBare(t *testing.T, s storage.Store, c codec.Codec) *repo.Repo {
+	t.Helper()
+	r, err := repo.Open(t.Context(), s, repo.Options{Name: "the-remote", Codec: c, NoIndex: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// check proves that all images are whole, and tells which layers have an index.
+func (o older) check(t *testing.T, s storage.Store) map[image.DiffID]bool {
+	t.Helper()
+	r := open(t, s, codec.LZ4)
+	indexed := map[image.DiffID]bool{}
+	for ref, want := range o.images {
+		got, err := remotetest.Pull(t.Context(), r, remotetest.Ref(t, ref))
+		if err != nil {
+			t.Fatalf("%s: %v", ref, err)
+		}
+		if diff := want.Diff(got); diff != "" {
+			t.Fatalf("%s: %s", ref, diff)
+		}
+		layers, err := remote.Layers(t.Context(), r, want.DiffIDs())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range layers {
+			x, err := chunk.Read(t.Context(), func(ctx context.Context, offset, n int64) (io.ReadCloser, error) {
+				return r.OpenPart(ctx, l, offset, n)
+			}, l.Stored)
+			if err == nil {
+				indexed[l.Digest] = true
+				if x.Codec != codecOf(t, l.Object) || x.Size != l.Size {
+					t.Errorf("%s: the index is of %d bytes in %v", l.Object, x.Size, x.Codec)
+				}
+			}
+		}
+	}
+	return indexed
+}
+
+func addIndexes(t *testing.T, s storage.Store, o repo.IndexOptions) (*repo.Indexed, error) {
+	t.Helper()
+	o.Parallel = 1
+	return open(t, s, codec.LZ4).AddIndexes(t.Context(), o)
+}
+
+func TestAddIndexes(t *testing.T) {
+	for name, s := range map[string]storage.Store{"mem": mem.New(), "file": openDir(t, t.TempDir())} {
+		t.Run(name, func(t *testing.T) {
+			o := newOlder(t, s)
+			before := tree(t, s)
+			if got := o.check(t, s); len(got) > 0 {
+				t.Fatalf("%v have an index", got)
+			}
+			done, err := addIndexes(t, s, repo.IndexOptions{DryRun: true})
+			if err != nil || len(done.Written) != 2 || done.Had != 0 || done.Small != 1 || done.Plain != 1 {
+				t.Errorf("a dry run: %+v, %v", done, err)
+			}
+			if !maps.EqualFunc(tree(t, s), before, bytes.Equal) {
+				t.Error("a dry run has changed something")
+			}
+			if done, err = addIndexes(t, s, repo.IndexOptions{Images: []image.Reference{remotetest.Ref(t, "other:1")}}); err != nil || len(done.Written) != 1 || done.Small > 0 {
+				t.Errorf("of one image: %+v, %v", done, err)
+			}
+			read := 0
+			done, err = addIndexes(t, s, repo.IndexOptions{Layer: func(l remote.Layer) (func(int), func()) {
+				return func(n int) { read += n }, func() { read -= int(l.Size) }
+			}})
+			if err != nil || len(done.Written) != 1 || done.Had != 1 || read != 0 {
+				t.Errorf("%+v, %v, told of %d bytes too many", done, err, read)
+			}
+			if now := done.Written[0].Layer; now.Stored != int64(len(tree(t, s)[now.Object])) || now.Stored <= done.Written[0].Was {
+				t.Errorf("stored in %d bytes, before in %d", now.Stored, done.Written[0].Was)
+			}
+			if got := o.check(t, s); !got[o.lz4] || !got[o.zstd] || len(got) != 2 {
+				t.Errorf("%v have an index", got)
+			}
+			after := tree(t, s)
+			for key := range after {
+				if strings.HasPrefix(key, "run/") && before[key] == nil {
+					t.Errorf("%s is left", key)
+				}
+			}
+			if done, err = addIndexes(t, s, repo.IndexOptions{}); err != nil || len(done.Written) != 0 || done.Had != 2 {
+				t.Errorf("again: %+v, %v", done, err)
+			}
+			if !maps.EqualFunc(tree(t, s), after, bytes.Equal) {
+				t.Error("again, it has changed something")
+			}
+			if missing, _, err := open(t, s, codec.LZ4).Missing(t.Context(), o.images["myapp:1"].Closure()); err != nil || !missing.Empty() {
+				t.Errorf("a push would write %v: %v", missing, err)
+			}
+		})
+	}
+}
+
+// TestAddIndexesKilled: whatever fails, and whatever dies, all images stay whole, and a rerun completes.
+func TestAddIndexesKilled(t *testing.T) {
+	count := storagetest.NewFaulty(mem.New())
+	newOlder(t, count)
+	prepared := len(count.Log())
+	if _, err := addIndexes(t, count, repo.IndexOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ops := len(count.Log()) - prepared
+	for n := 1; n <= ops; n += 1 + ops/16 {
+		for _, mode := range storagetest.Modes {
+			inner := mem.New()
+			o := newOlder(t, inner)
+			faulty := storagetest.NewFaulty(inner)
+			faulty.FailAt(n, mode)
+			if r, err := repo.Open(t.Context(), faulty, repo.Options{Name: "the-remote"}); err == nil {
+				done, err := r.AddIndexes(t.Context(), repo.IndexOptions{Parallel: 1})
+				if err == nil && len(done.Written) != 2 {
+					t.Errorf("%v operation %d: %+v is no failure", mode, n, done)
+				}
+			}
+			o.check(t, inner)
+			if _, err := addIndexes(t, inner, repo.IndexOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if got := o.check(t, inner); len(got) != 2 {
+				t.Errorf("%v operation %d, and a rerun: %v have an index", mode, n, got)
+			}
+		}
+	}
+}
+
+// TestAddIndexesDamaged: a damaged layer stays as it is, and is told; the others get their index.
+func TestAddIndexesDamaged(t *testing.T) {
+	s := mem.New()
+	o := newOlder(t, s)
+	key := "images/" + o.lz4.Hex() + "/layer.tar.lz4"
+	broken := get(t, s, key)
+	broken[len(broken)/2] ^= 1
+	put(t, s, key, broken)
+	done, err := addIndexes(t, s, repo.IndexOptions{})
+	if !fault.Is(err, fault.Partial) || len(done.Failed) != 1 || done.Failed[0].Layer.Digest != o.lz4 || len(done.Written) != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if !bytes.Equal(get(t, s, key), broken) {
+		t.Error("the damaged layer was written")
+	}
+}
+
+// TestAddIndexesRead: who reads a layer that is replaced gets it whole.
+func TestAddIndexesRead(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	o := newOlder(t, s)
+	r := open(t, s, codec.LZ4)
+	layers, err := remote.Layers(t.Context(), r, []image.Digest{o.zstd})
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, err := r.Open(t.Context(), layers[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	if _, err := io.CopyN(io.Discard, from, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := addIndexes(t, s, repo.IndexOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, from); err != nil || n+1000 != layers[0].Size {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+// TestAddIndexesUnsupported: where there are no parts it says so, and changes nothing.
+func TestAddIndexesUnsupported(t *testing.T) {
+	s := mem.New()
+	newOlder(t, s)
+	before := tree(t, s)
+	_, err := addIndexes(t, whole{s}, repo.IndexOptions{})
+	if !fault.Is(err, fault.Refused) || !maps.EqualFunc(tree(t, s), before, bytes.Equal) {
+		t.Error(err)
+	}
+}
+
+// whole is a store without ranges.
+type whole struct{ storage.Store }
+
+func (w whole) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if offset > 0 {
+		return nil, errors.ErrUnsupported
+	}
+	return w.Store.Get(ctx, key, offset, length)
+}
