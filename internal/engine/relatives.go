@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -50,7 +51,7 @@ const (
 // Layers without, which the new images have themselves, come last. There are at
 // most 256, each once, of at most 64 images.
 //
-// There are none, and no error, where the engine's own store cannot be read or is
+// It fails with errors.ErrUnsupported where the engine's own store cannot be read or is
 // not to be, and of Podman, which keeps layers in another way. Of a containerd
 // image store there are only layers that it has as plain tars; and other
 // images are asked for only where those of the repositories give nothing new: it
@@ -58,8 +59,7 @@ const (
 func (c *Client) Relatives(ctx context.Context, names []image.Reference, without []image.Digest) ([]Relative, error) {
 	store, err := c.openTars()
 	if err != nil {
-		c.log.Debug("no layers of the engine are read at offsets", "why", err)
-		return nil, nil
+		return nil, fmt.Errorf("%w: no layers of the engine are read at offsets: %w", errors.ErrUnsupported, err)
 	}
 	repositories := map[string]bool{}
 	for _, n := range names {

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"golang.org/x/sync/errgroup"
@@ -37,8 +38,9 @@ type relation struct {
 	without []image.Digest
 	budget  int64 // bytes of indexes that may still be read
 
-	found bool
-	all   []*relative
+	found    bool
+	readable bool // the engine's layers are, if there are any
+	all      []*relative
 }
 
 // relative is a layer that the engine has.
@@ -59,9 +61,14 @@ func (r *relation) find(ctx context.Context) error {
 		return nil
 	}
 	found, err := r.engine.Relatives(ctx, r.names, r.without)
+	if errors.Is(err, errors.ErrUnsupported) {
+		r.found = true
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	r.readable = true
 	var all []*relative
 	var ask []image.Digest
 	for _, f := range found {
