@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -58,6 +59,9 @@ const (
 // takes some 20 ms for each image that it lists.
 func (c *Client) Relatives(ctx context.Context, names []image.Reference, without []image.Digest) ([]Relative, error) {
 	store, err := c.openTars()
+	if errors.Is(err, fs.ErrNotExist) { // it has no layers yet
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: no layers of the engine are read at offsets: %w", errors.ErrUnsupported, err)
 	}
