@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -203,28 +204,32 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestCloseInRead: Close ends a Read that waits, once src has answered.
+// TestCloseInRead: Close ends a Read that waits, and returns once src has answered.
 func TestCloseInRead(t *testing.T) {
-	from, to := io.Pipe()
-	e := newEncoder(codec.LZ4, from, targets[codec.LZ4], Least)
-	done := make(chan error)
-	go func() {
-		_, err := io.ReadAll(e)
-		done <- err
-	}()
-	if _, err := to.Write(make([]byte, 100)); err != nil { // now src is read again
-		t.Fatal(err)
-	}
-	closed := make(chan error)
-	go func() { closed <- e.Close() }()
-	<-e.stop
-	to.Close()
-	if err := <-closed; err != nil {
-		t.Error(err)
-	}
-	if err := <-done; err != nil && !errors.Is(err, os.ErrClosed) {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		from, to := io.Pipe()
+		e := Encode(codec.LZ4, from)
+		var read, closed error
+		ended := false
+		go func() { _, read = io.ReadAll(e) }()
+		if _, err := to.Write(make([]byte, 100)); err != nil { // now src is read again
+			t.Fatal(err)
+		}
+		go func() {
+			closed = e.Close()
+			ended = true
+		}()
+		if synctest.Wait(); ended {
+			t.Error("Close has not waited for src")
+		}
+		to.Close()
+		if synctest.Wait(); !ended || closed != nil {
+			t.Errorf("closed: %v, %v", ended, closed)
+		}
+		if read != nil && !errors.Is(read, os.ErrClosed) {
+			t.Error(read)
+		}
+	})
 }
 
 // counted counts what is read. Who reads n waits until nobody reads.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -252,6 +253,10 @@ func TestVersionOne(t *testing.T) {
 	for i := range 900 {
 		raw = append(raw, entryOf('0', octal(50), noise(uint64(i), 50))...)
 	}
+	raw = slices.Concat(raw, entryOf('0', octal(8192), noise(1, 8192)), entryOf('5', octal(0), nil))
+	for range 400 { // the tar of a chunk is too long within a file
+		raw = append(raw, entryOf('0', octal(700), make([]byte, 700))...)
+	}
 	raw = append(raw, make([]byte, 2*blockSize)...)
 	x := proof(t, codec.LZ4, encodeAll(t, codec.LZ4, bytes.NewReader(raw), 128<<10), raw)
 	var got []int32
@@ -266,12 +271,36 @@ func TestVersionOne(t *testing.T) {
 	}
 }
 
+// TestHashBegins: the rolling hash of a chunk knows nothing of the chunk before.
+func TestHashBegins(t *testing.T) {
+	content := make([]byte, chunkLeast+4, 60_000)
+	cut := 0
+	for i := uint32(0); cut == 0; i++ { // some bytes with which a chunk ends at once
+		binary.LittleEndian.PutUint32(content[chunkLeast:], i)
+		h := uint64(0)
+		for j, b := range content[chunkLeast:] {
+			if h = h<<1 + gear[b]; h < chunkBelow {
+				cut = chunkLeast + j + 1
+				break
+			}
+		}
+	}
+	content = content[:cap(content)]
+	for _, before := range []int{0, 20_000} {
+		raw := slices.Concat(entryOf('0', octal(before), noise(1, before)), entryOf('0', octal(len(content)), content))
+		x := proof(t, codec.LZ4, encodeAll(t, codec.LZ4, bytes.NewReader(raw), 128<<10), raw)
+		if got := x.Chunks[min(before, 1)].Size; int(got) != cut {
+			t.Errorf("behind a file of %d bytes the chunk has %d, want %d", before, got, cut)
+		}
+	}
+}
+
 const (
 	gearSum         = "ca4c23fbf4002d24bd92d920e76bb9515e3e09f6eaefdf5ac47242078c71e0b2"
 	sumOfVersionOne = "61d9e6520ef1b93e440f9c235baca40c"
 )
 
-var cutsOfVersionOne = []int32{8291, 8192, 262144, 45056, 20001, 123296, 58482, 59254, 165861, 58904, 56748, 24879, 66976, 21433, 48567, 25600, 19400}
+var cutsOfVersionOne = []int32{8291, 8192, 262144, 45056, 20001, 123296, 58482, 59254, 165861, 58904, 56748, 24879, 66976, 21433, 48567, 25600, 19400, 8192, 239212, 40788}
 
 // FuzzSplit: any bytes are the same bytes again.
 func FuzzSplit(f *testing.F) {

@@ -61,7 +61,11 @@ func summary(o outcome, r transfer.Result) string {
 	fetched, rebuilt, rebuiltSize := r.Fetched()
 	switch {
 	case rebuilt > 0:
-		fmt.Fprintf(&b, " %s image, %s fetched (%s rebuilt from local data)", bytes(size+sparedSize), bytes(fetched), rebuiltLayers(rebuilt, rebuiltSize))
+		how := "fetched"
+		if r.DryRun {
+			how = "to fetch"
+		}
+		fmt.Fprintf(&b, " %s image, %s %s (%s rebuilt from local data)", bytes(size+sparedSize), bytes(fetched), how, rebuiltLayers(rebuilt, rebuiltSize))
 	case moved == 0:
 		fmt.Fprintf(&b, " nothing to move")
 	case r.DryRun && size == 0:

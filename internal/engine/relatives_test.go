@@ -287,7 +287,7 @@ func TestEngineRelativesCompressed(t *testing.T) {
 		other := enginetest.NewImage().Add(layer("other")).Tag(enginetest.Repository + "/relatives-other:1")
 		loadNamed(t, e, c, other)
 		defer removeNamed(t, e, other.Tags()[0])
-		m := enginetest.NewImage().Add(layer("gzip"), layer("raw")).Tag(enginetest.Repository + "/relatives-mixed:1")
+		m := enginetest.NewImage().Add(layer("gzip"), layer("raw")).Tag("relatives-mixed:1") // as Archive names it, without a slash
 		l := &enginetest.Layout{}
 		p := c.Platform()
 		root := l.Index(l.Image(m, enginetest.Gzip, enginetest.Raw).For(p.OS, p.Architecture))
@@ -295,7 +295,7 @@ func TestEngineRelativesCompressed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer removeNamed(t, e, m.Tags()[0])
-		name := image.Reference{Repository: enginetest.Repository + "/relatives-mixed", Tag: "2"}
+		name := image.Reference{Repository: "relatives-mixed", Tag: "2"}
 		raw := mustDigest(t, m.DiffIDs()[1])
 		got, err := c.Relatives(t.Context(), []image.Reference{name}, nil)
 		if err != nil || !slices.Equal(digestsOf(got), []image.Digest{raw}) {

@@ -188,8 +188,8 @@ func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, e
 		return nil, fmt.Errorf("%w: its index is not of use", chunk.ErrDamaged)
 	}
 	d.relation.tables.put(layer.Digest, parts)
-	if d.relation.empty() {
-		return nil, errors.New("the engine has nothing that could be used yet")
+	if err := d.relation.look(ctx); err != nil {
+		return nil, err
 	}
 	locals, tables := d.relation.cover(ctx, layer, x)
 	plan := &layerPlan{delta.NewPlan(x, locals), parts, tables, x.Size}
