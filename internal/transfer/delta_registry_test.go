@@ -20,6 +20,7 @@ import (
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/registry/client"
 	"github.com/dogestry/dogestry/internal/registry/registrytest"
+	"github.com/dogestry/dogestry/internal/remote"
 )
 
 // wire counts what comes from a registry.
@@ -170,6 +171,30 @@ func TestDeltaOfRegistryIsNotWanted(t *testing.T) {
 				t.Errorf("%d bytes came of %d", came, got.Stored)
 			}
 		})
+	}
+}
+
+// TestDeltaOfBlobs: who takes layers as they are compressed gets none that is put together, and nothing is asked for that.
+func TestDeltaOfBlobs(t *testing.T) {
+	w := newRegistryWorld(t, registrytest.Options{})
+	p := &pull{from: w.registry(t).In("much"), to: w.keeper, o: w.o.withDefaults(), image: pulls(t, "much:2")[0]}
+	id, err := p.from.Resolve(t.Context(), p.image.Source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.tree, err = remote.ReadTree(t.Context(), p.from, id, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range p.tree.Layers() {
+		p.order = append(p.order, l.Digest)
+	}
+	found, err := p.from.Look(t.Context(), remote.Closure{Layers: p.order}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.layers = found.Layers
+	if d := p.newDeltas(p.order); len(p.layers) != 2 || d != nil {
+		t.Errorf("%d layers, %+v", len(p.layers), d)
 	}
 }
 
