@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"golang.org/x/sync/errgroup"
@@ -37,9 +38,10 @@ type relation struct {
 	without []image.Digest
 	budget  int64 // bytes of indexes that may still be read
 
-	found  bool
-	looked bool
-	all    []*relative
+	found    bool
+	looked   bool
+	readable bool // the engine's layers are, if there are any
+	all      []*relative
 }
 
 // relative is a layer that the engine has.
@@ -60,9 +62,14 @@ func (r *relation) find(ctx context.Context) error {
 		return nil
 	}
 	found, err := r.engine.Relatives(ctx, r.names, r.without)
+	if errors.Is(err, errors.ErrUnsupported) {
+		r.found = true
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	r.readable = true
 	for _, f := range found {
 		r.all = append(r.all, &relative{Relative: f, known: r.tables.has(f.Digest)})
 	}
