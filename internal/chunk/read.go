@@ -137,7 +137,7 @@ type columns struct {
 
 func (t *columns) int() int64 {
 	n, k := binary.Uvarint(t.raw)
-	if k <= 0 || n > 1<<62 {
+	if k <= 0 || n >= 1<<62 {
 		t.bad, t.raw = true, nil
 		return 0
 	}
