@@ -311,6 +311,36 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
+// TestManyLiterals: of more literals than an index has room for, the last are left to the frames.
+func TestManyLiterals(t *testing.T) {
+	b := newBuilder(codec.LZ4, 1)
+	raw := make([]byte, frameMost)
+	for r, i := rand.New(rand.NewPCG(1, 1)), 0; i < len(raw); i++ {
+		raw[i] = byte(r.Uint32())
+	}
+	for range 70 {
+		b.add(frame{raw: raw, spans: []span{{frameMost - 1, 1}}, cuts: []int{1}}, make([]Sum, 1), 64<<20)
+	}
+	end, stored := b.end(), b.stored
+	f, err := parseFooter(end, stored+int64(len(end)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := parse(end[int64(len(end))-footerSize-f.table:len(end)-footerSize], f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inline := 0
+	for _, l := range x.Blocks {
+		if l.Stored > 0 {
+			inline++
+		}
+	}
+	if inline != 31 || len(x.Blocks) != 70 || x.Payload > payloadMost {
+		t.Errorf("%d of %d blocks are in an index of %d bytes", inline, len(x.Blocks), x.Payload)
+	}
+}
+
 // TestSmallTable: of a few large files the table is smaller than any window of zstd.
 func TestSmallTable(t *testing.T) {
 	raw := make([]byte, 100<<10)
