@@ -21,11 +21,14 @@ const (
 	// takes more, of a tree of tiny files, is left to the frames.
 	inlineShare = 8
 
-	// payloadMost bounds an index in the file, in bytes. rowsMost bounds its table: frames, chunks,
-	// spans and blocks, all together; who reads one holds some 40 bytes for each. A layer that would
-	// need more has no index.
+	// payloadMost bounds an index in the file, in bytes. inlineMost of them are for literals: those of more
+	// files than that has room for are left to the frames too.
 	payloadMost = 64 << 20
-	rowsMost    = 2 << 20
+	inlineMost  = 32 << 20
+
+	// rowsMost bounds the table: frames, chunks, spans and blocks, all together; who reads one holds
+	// some 40 bytes for each. A layer that would need more has no index.
+	rowsMost = 2 << 20
 )
 
 // Footer: the last bytes of the file, and of the index's skippable frame.
@@ -96,7 +99,7 @@ func (b *builder) add(f frame, sums []Sum, stored int) {
 		b.endBlock()
 	}
 	rows := b.frameCount + b.spanCount + b.chunkCount + b.blockCount
-	b.large = rows > rowsMost-2 || len(b.payload)+len(b.frames)+len(b.spans)+len(b.chunks)+len(b.sums) > payloadMost-(2<<20)
+	b.large = rows > rowsMost-2 || len(b.frames)+len(b.spans)+len(b.chunks)+len(b.sums)+len(b.blocks) > payloadMost-inlineMost-(2<<20)
 	if b.large {
 		*b = builder{codec: b.codec, size: b.size, stored: b.stored, large: true}
 	}
@@ -118,7 +121,7 @@ func (b *builder) endBlock() {
 	before := len(b.payload)
 	b.payload = b.zstd.EncodeAll(b.literals, b.payload)
 	stored := len(b.payload) - before
-	if int64(stored) > b.since/inlineShare {
+	if int64(stored) > b.since/inlineShare || len(b.payload) > inlineMost {
 		b.payload, stored = b.payload[:before], 0
 	}
 	b.blocks = binary.AppendUvarint(b.blocks, uint64(len(b.literals)))

@@ -25,7 +25,7 @@ const workersMost = 8
 // As there, an error of src comes out of Read unchanged, goroutines read ahead, and Close waits for a Read of src
 // in progress, so that src is the caller's again when it returns. Close may be called while Read runs, and again.
 // What came before an error may be whole frames: only size and digest tell that something is missing. At most some
-// 24 MiB are held, with zstd 56 MiB, and the index.
+// 24 MiB are held, with zstd 56 MiB, and the index, which is some fiftieth of a layer and 64 MiB at most; at its end several times.
 func Encode(c codec.Codec, src io.Reader) io.ReadCloser {
 	target, ok := targets[c]
 	if !ok {

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -308,6 +309,37 @@ func TestTooLarge(t *testing.T) {
 	}
 	if got := b.end(); got != nil || b.size != 50*300_000 {
 		t.Errorf("an index of %d bytes of %d rows", len(got), b.spanCount)
+	}
+}
+
+// TestManyLiterals: of more literals than an index has room for, the last are left to the frames.
+func TestManyLiterals(t *testing.T) {
+	b := newBuilder(codec.LZ4, 1)
+	const literals = 48 << 10
+	raw, r := make([]byte, literals+3*chunkMost), rand.New(rand.NewPCG(1, 1))
+	for range 800 {
+		for i := 0; i < literals; i += 8 {
+			binary.LittleEndian.PutUint64(raw[i:], r.Uint64())
+		}
+		b.add(frame{raw: raw, spans: []span{{literals, 3 * chunkMost}}, cuts: []int{chunkMost, chunkMost, chunkMost}}, make([]Sum, 3), len(raw)+frameSlack)
+	}
+	end, stored := b.end(), b.stored
+	f, err := parseFooter(end, stored+int64(len(end)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := parse(end[int64(len(end))-footerSize-f.table:len(end)-footerSize], f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inline := 0
+	for _, l := range x.Blocks {
+		if l.Stored > 0 {
+			inline++
+		}
+	}
+	if inline == 0 || inline == len(x.Blocks) || x.Payload < inlineMost-(1<<20) || x.Payload > payloadMost {
+		t.Errorf("%d of %d blocks are in an index of %d bytes", inline, len(x.Blocks), x.Payload)
 	}
 }
 

@@ -123,13 +123,16 @@ func (x *Index) FrameOf(c Chunk) int {
 	return 0
 }
 
+// frameSlack is how many bytes a frame may have in the file more than in the tar: who wants one holds all of it.
+const frameSlack = 64 << 10
+
 // place fills in where everything begins, and reports whether all of it fits: then the index is whole.
 func (x *Index) place() bool {
 	var tar, at int64
 	for i := range x.Frames {
 		f := &x.Frames[i]
 		f.Tar, f.At = tar, at
-		if f.Size <= 0 || f.Stored <= 0 || int64(f.Size) > frameMost {
+		if f.Size <= 0 || f.Stored <= 0 || f.Size > frameMost || f.Stored > f.Size+frameSlack {
 			return false
 		}
 		tar, at = tar+int64(f.Size), at+int64(f.Stored)

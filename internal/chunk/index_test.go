@@ -88,6 +88,16 @@ func TestForged(t *testing.T) {
 	}
 }
 
+// TestLargeFrame: who wants a frame holds it as it is stored, so that it has to be of some size.
+func TestLargeFrame(t *testing.T) {
+	for stored, good := range map[int]bool{1000 + 64<<10: true, 1001 + 64<<10: false} {
+		b := forged(t, stored, []uint64{1000, uint64(stored), 1, 0, 1, 1, 1000, uint64(stored), 1000, 0, 1000, 0}, 0)
+		if _, err := Read(t.Context(), file(b), int64(len(b))); (err == nil) != good {
+			t.Errorf("a frame stored in %d bytes: %v", stored, err)
+		}
+	}
+}
+
 // TestBombs: what an index says is not what is allocated.
 func TestBombs(t *testing.T) {
 	t.Run("a table of 1 GiB", func(t *testing.T) {
@@ -154,6 +164,9 @@ func TestNone(t *testing.T) {
 		if _, err := Read(t.Context(), file(b), int64(len(b))); !errors.Is(err, ErrNone) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if _, err := Read(t.Context(), file(nil), -1); !errors.Is(err, ErrNone) {
+		t.Errorf("of a size that is none: %v", err)
 	}
 	short := func(_ context.Context, offset, _ int64) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(with[offset : len(with)-5])), nil

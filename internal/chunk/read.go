@@ -19,6 +19,9 @@ type Reader func(ctx context.Context, offset, n int64) (io.ReadCloser, error)
 // Read reads the index of a layer that is stored in so many bytes, by one small read from its end, or two. It
 // fails with ErrNone where there is none, and with ErrDamaged where what is there does not fit together.
 func Read(ctx context.Context, open Reader, stored int64) (*Index, error) {
+	if stored < footerSize {
+		return nil, ErrNone
+	}
 	guess := min(stored, max(16<<10, min(stored/512, 1<<20)))
 	tail, err := readPart(ctx, open, stored-guess, guess)
 	if err != nil {
@@ -137,7 +140,7 @@ type columns struct {
 
 func (t *columns) int() int64 {
 	n, k := binary.Uvarint(t.raw)
-	if k <= 0 || n > 1<<62 {
+	if k <= 0 || n >= 1<<62 {
 		t.bad, t.raw = true, nil
 		return 0
 	}

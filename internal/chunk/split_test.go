@@ -242,6 +242,22 @@ func TestVersionOne(t *testing.T) {
 	if got := hex.EncodeToString(table.Sum(nil)); got != gearSum {
 		t.Errorf("the gear table is %s", got)
 	}
+	raw := tarOfVersionOne()
+	x := proof(t, codec.LZ4, encodeAll(t, codec.LZ4, bytes.NewReader(raw), 128<<10), raw)
+	var got []int32
+	for _, k := range x.Chunks {
+		got = append(got, k.Size)
+	}
+	if !slices.Equal(got, cutsOfVersionOne) {
+		t.Errorf("chunks of %d bytes", got)
+	}
+	if sum := hex.EncodeToString(x.Chunks[3].Sum[:]); sum != sumOfVersionOne {
+		t.Errorf("a chunk's sum is %s", sum)
+	}
+}
+
+// tarOfVersionOne has every reason for which a chunk ends.
+func tarOfVersionOne() []byte {
 	var raw []byte
 	for i, size := range []int{100, 8191, 8192, 300 << 10, 1, 5000, 5000, 5000, 5000, 600 << 10, 70000} {
 		content := noise(uint64(i), size)
@@ -257,24 +273,24 @@ func TestVersionOne(t *testing.T) {
 	for range 400 { // the tar of a chunk is too long within a file
 		raw = append(raw, entryOf('0', octal(700), make([]byte, 700))...)
 	}
-	raw = append(raw, make([]byte, 2*blockSize)...)
-	x := proof(t, codec.LZ4, encodeAll(t, codec.LZ4, bytes.NewReader(raw), 128<<10), raw)
-	var got []int32
-	for _, k := range x.Chunks {
-		got = append(got, k.Size)
-	}
-	if !slices.Equal(got, cutsOfVersionOne) {
-		t.Errorf("chunks of %d bytes", got)
-	}
-	if sum := hex.EncodeToString(x.Chunks[3].Sum[:]); sum != sumOfVersionOne {
-		t.Errorf("a chunk's sum is %s", sum)
-	}
+	return append(raw, make([]byte, 2*blockSize)...)
 }
 
 // TestHashBegins: the rolling hash of a chunk knows nothing of the chunk before.
 func TestHashBegins(t *testing.T) {
-	content := make([]byte, chunkLeast+4, 60_000)
-	cut := 0
+	content, cut := contentCutAtOnce()
+	for _, before := range []int{0, 20_000} {
+		raw := slices.Concat(entryOf('0', octal(before), noise(1, before)), entryOf('0', octal(len(content)), content))
+		x := proof(t, codec.LZ4, encodeAll(t, codec.LZ4, bytes.NewReader(raw), 128<<10), raw)
+		if got := x.Chunks[min(before, 1)].Size; int(got) != cut {
+			t.Errorf("behind a file of %d bytes the chunk has %d, want %d", before, got, cut)
+		}
+	}
+}
+
+// contentCutAtOnce is content of which a chunk ends within the first bytes that are rolled over, and where.
+func contentCutAtOnce() (content []byte, cut int) {
+	content = make([]byte, chunkLeast+4, 60_000)
 	for i := uint32(0); cut == 0; i++ { // some bytes with which a chunk ends at once
 		binary.LittleEndian.PutUint32(content[chunkLeast:], i)
 		h := uint64(0)
@@ -285,14 +301,7 @@ func TestHashBegins(t *testing.T) {
 			}
 		}
 	}
-	content = content[:cap(content)]
-	for _, before := range []int{0, 20_000} {
-		raw := slices.Concat(entryOf('0', octal(before), noise(1, before)), entryOf('0', octal(len(content)), content))
-		x := proof(t, codec.LZ4, encodeAll(t, codec.LZ4, bytes.NewReader(raw), 128<<10), raw)
-		if got := x.Chunks[min(before, 1)].Size; int(got) != cut {
-			t.Errorf("behind a file of %d bytes the chunk has %d, want %d", before, got, cut)
-		}
-	}
+	return content[:cap(content)], cut
 }
 
 const (

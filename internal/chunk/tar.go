@@ -107,11 +107,12 @@ func parseSize(records []byte) int64 {
 			return size
 		}
 		record, ok := bytes.CutSuffix(rest[:int(n)-len(digits)-1], []byte("\n"))
-		if !ok {
+		key, value, pair := bytes.Cut(record, []byte("="))
+		if !ok || !pair {
 			return size
 		}
 		records = records[n:]
-		if value, ok := bytes.CutPrefix(record, []byte("size=")); ok {
+		if string(key) == "size" {
 			if u, err := strconv.ParseUint(string(value), 10, 63); err == nil && u < sizeMost {
 				size = int64(u)
 			}

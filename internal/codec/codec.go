@@ -78,11 +78,12 @@ func (c Codec) Encode(src io.Reader) io.ReadCloser { return codecs[c].encode(src
 // was decoded before it. Without checksums in the stream damage can go unnoticed, and
 // so can it that src ends behind a frame: the caller verifies digest and size.
 //
-// Frames of up to 1 MiB that follow one another are decoded on up to three cores. At
-// most 32 MiB are held for them; else 17 MiB for lz4, and for zstd the window that the
-// stream asks for, 128 MiB or less, and 8 MiB. Goroutines and Close are as for Encode.
+// Frames of up to 1 MiB that follow one another are decoded on up to three cores; one
+// more is left to who reads, so that there are none for them on two. At most 32 MiB are
+// held for them; else 17 MiB for lz4, and for zstd the window that the stream asks for,
+// 128 MiB or less, and 8 MiB. Goroutines and Close are as for Encode.
 func (c Codec) Decode(src io.Reader) io.ReadCloser {
-	return codecs[c].decode(src, min(runtime.GOMAXPROCS(0), decodeWorkers))
+	return codecs[c].decode(src, max(1, min(runtime.GOMAXPROCS(0)-1, decodeWorkers)))
 }
 
 // DecodeAlone is Decode in one goroutine, for who reckons with memory: it holds as

@@ -32,6 +32,19 @@ func several(t testing.TB, n int) {
 	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
 }
 
+// TestWorkers: a core is left to who reads, which computes a digest most often.
+func TestWorkers(t *testing.T) {
+	for cores, want := range map[int]int{1: 1, 2: 1, 3: 2, 4: 3, 64: 3} {
+		before := runtime.GOMAXPROCS(cores)
+		r := Zstd.Decode(bytes.NewReader(nil))
+		runtime.GOMAXPROCS(before)
+		if got := r.(*sequence).workers; got != want {
+			t.Errorf("%d cores: decoded by %d goroutines, want %d", cores, got, want)
+		}
+		r.Close()
+	}
+}
+
 // formats are those of the codecs, in batches of some n stored bytes.
 func formatOf(c Codec, n int) frameFormat {
 	f := map[Codec]frameFormat{LZ4: lz4Frames, Zstd: zstdFrames(zstdMostWindow)}[c]

@@ -187,11 +187,14 @@ func (r *Repo) layersToIndex(ctx context.Context, o IndexOptions, done *Indexed)
 	return layers, nil
 }
 
+// checks bounds how many indexes are looked at at once: all of an index is held, usually a fiftieth of a layer.
+const checks = 8
+
 // withoutIndex returns the layers that are to get one, and counts the others.
 func (r *Repo) withoutIndex(ctx context.Context, layers []remote.Layer, done *Indexed) ([]remote.Layer, error) {
-	has := make([]bool, len(layers))
+	has, useless := make([]bool, len(layers)), make([]bool, len(layers))
 	g, each := errgroup.WithContext(ctx)
-	g.SetLimit(lookups)
+	g.SetLimit(checks)
 	for i, l := range layers {
 		_, file, err := r.layerObject(l)
 		if err != nil {
@@ -200,13 +203,13 @@ func (r *Repo) withoutIndex(ctx context.Context, layers []remote.Layer, done *In
 		switch c, _ := codecOf(file); {
 		case file == entryBlob:
 			done.Blobs++
-			has[i] = true
+			useless[i] = true
 		case c == codec.None:
 			done.Plain++
-			has[i] = true
+			useless[i] = true
 		case l.Stored < chunk.Least:
 			done.Small++
-			has[i] = true
+			useless[i] = true
 		default:
 			g.Go(func() error {
 				err := chunk.Check(each, func(ctx context.Context, offset, n int64) (io.ReadCloser, error) {
@@ -227,9 +230,20 @@ func (r *Repo) withoutIndex(ctx context.Context, layers []remote.Layer, done *In
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	var had []image.Digest
+	for i, l := range layers {
+		if has[i] {
+			had = append(had, l.Digest)
+		}
+	}
+	// One that has an index may have lost its writer before its json was there: pushes would write it again.
+	missing, _, err := r.Missing(ctx, remote.Closure{Layers: had})
+	if err != nil {
+		return nil, err
+	}
 	var without []remote.Layer
 	for i, l := range layers {
-		if !has[i] {
+		if !useless[i] && (!has[i] || slices.Contains(missing.Layers, l.Digest)) {
 			without = append(without, l)
 		}
 	}
@@ -239,12 +253,15 @@ func (r *Repo) withoutIndex(ctx context.Context, layers []remote.Layer, done *In
 
 // addIndex writes one layer anew.
 func (s *session) addIndex(ctx context.Context, l remote.Layer, o IndexOptions) (remote.Layer, error) {
-	// It is leased before it is read, so that it stays, and is what it was.
-	missing, there, err := s.Missing(ctx, remote.Closure{Layers: []image.Digest{l.Digest}})
+	// It is leased before it is read, so that it stays. That its json knows another file is no reason to leave it.
+	if _, err := s.rely(ctx, []image.Digest{l.Digest}); err != nil {
+		return l, err
+	}
+	_, there, err := s.missing(ctx, remote.Closure{Layers: []image.Digest{l.Digest}}, false)
 	if err != nil {
 		return l, err
 	}
-	if !missing.Empty() || len(there) != 1 || there[0].Object != l.Object {
+	if len(there) != 1 || there[0].Object != l.Object {
 		return l, fault.New(fault.Other, "layer %s in %s was replaced or removed meanwhile", l.Digest.Short(), s.name).Advise("Run the same command again.")
 	}
 	from, err := s.Open(ctx, there[0])

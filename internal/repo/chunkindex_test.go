@@ -179,7 +179,34 @@ func TestAddIndexesKilled(t *testing.T) {
 			if got := o.check(t, inner); len(got) != 2 {
 				t.Errorf("%v operation %d, and a rerun: %v have an index", mode, n, got)
 			}
+			if missing, _, err := open(t, inner, codec.LZ4).Missing(t.Context(), o.images["myapp:1"].Closure()); err != nil || !missing.Empty() {
+				t.Errorf("%v operation %d, and a rerun: a push would write %v: %v", mode, n, missing, err)
+			}
 		}
+	}
+}
+
+// TestAddIndexesUnfit: a layer whose json knows another file than the one that is there gets its index, and its json.
+func TestAddIndexesUnfit(t *testing.T) {
+	s := mem.New()
+	o := newOlder(t, s)
+	for _, id := range []image.DiffID{o.lz4, o.zstd} {
+		key := "images/" + id.Hex() + "/json"
+		put(t, s, key, bytes.Replace(get(t, s, key), []byte(`"storedSize":`), []byte(`"storedSize":1`), 1))
+	}
+	for range 2 { // at first of what has no index, then of what has one
+		if missing, _, err := open(t, s, codec.LZ4).Missing(t.Context(), o.images["myapp:1"].Closure()); err != nil || missing.Empty() {
+			t.Fatalf("a push would write %v: %v", missing, err)
+		}
+		done, err := addIndexes(t, s, repo.IndexOptions{})
+		if got := o.check(t, s); err != nil || len(got) != 2 || len(done.Failed) > 0 {
+			t.Errorf("%v have an index: %+v, %v", got, done, err)
+		}
+		if missing, _, err := open(t, s, codec.LZ4).Missing(t.Context(), o.images["myapp:1"].Closure()); err != nil || !missing.Empty() {
+			t.Errorf("a push would write %v: %v", missing, err)
+		}
+		key := "images/" + o.lz4.Hex() + "/json"
+		put(t, s, key, bytes.Replace(get(t, s, key), []byte(`"storedSize":`), []byte(`"storedSize":1`), 1))
 	}
 }
 

@@ -24,9 +24,6 @@ type indexed struct {
 // errUnfit says that an index is of another layer than its file.
 var errUnfit = errors.New("the chunk index is of another layer")
 
-// frameSlack is how many bytes a frame may have in the file more than decoded.
-const frameSlack = 64 << 10
-
 // openIndexed reads the index of a layer. Its error says that there is none to go by: then it is
 // errors.ErrUnsupported, chunk.ErrNone, chunk.ErrDamaged or errUnfit, or that it could not be read.
 func openIndexed(ctx context.Context, from remote.Source, l remote.Layer) (*indexed, error) {
@@ -43,11 +40,6 @@ func openIndexed(ctx context.Context, from remote.Source, l remote.Layer) (*inde
 	}
 	if l.Size >= 0 && x.Size != l.Size {
 		return nil, errUnfit
-	}
-	for _, f := range x.Frames {
-		if f.Stored > f.Size+frameSlack {
-			return nil, chunk.ErrDamaged
-		}
 	}
 	return &indexed{Index: x, open: open, literals: literals{block: -1}}, nil
 }
