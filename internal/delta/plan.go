@@ -64,6 +64,9 @@ type read []piece
 
 func (r read) size() int64 { return r[len(r)-1].at + r[len(r)-1].size - r[0].at }
 
+// weight is what it counts of heldMost. A piece that is larger than any read may be comes to nothing by itself.
+func (r read) weight() int64 { return min(max(r.size(), heldLeast), heldMost) }
+
 // identity is what makes chunks equal.
 type identity struct {
 	sum  chunk.Sum
