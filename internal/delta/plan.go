@@ -216,6 +216,16 @@ func coalesce(pieces []piece, most int64) (reads []read) {
 	return reads
 }
 
+// FetchBefore returns how many bytes of Fetch lie before an offset of the stored layer.
+func (p *Plan) FetchBefore(offset int64) (n int64) {
+	for _, reads := range [][]read{p.frames, p.literals} {
+		for _, r := range reads {
+			n += max(0, min(r.size(), offset-r[0].at))
+		}
+	}
+	return n
+}
+
 // Worth reports whether following the plan should take less time than the whole layer does, which is stored in
 // so many bytes: at link and disk bytes a second, where what reads the local layers is the disk, and at a latency of
 // requests. It is false where most of the layer would be fetched anyway, and where a rate is not known (zero).

@@ -64,7 +64,7 @@ type deltas struct {
 	relation *relation
 	link     link
 
-	planning sync.Mutex // one layer at a time
+	planning sync.Mutex // held by who looks what the engine has: one layer at a time
 
 	mu      sync.Mutex
 	rebuilt map[image.Digest]rebuilding
@@ -120,8 +120,6 @@ func (d *deltas) plan(ctx context.Context, layer remote.Layer) *layerPlan {
 	if d == nil || layer.Stored < d.o.leastDelta || d.isMisled() {
 		return nil
 	}
-	d.planning.Lock()
-	defer d.planning.Unlock()
 	d.o.Progress.Status("looking what the engine has of layer " + layer.Digest.Short())
 	defer d.o.Progress.Status("")
 	plan, err := d.tryPlan(ctx, layer)
@@ -132,12 +130,11 @@ func (d *deltas) plan(ctx context.Context, layer remote.Layer) *layerPlan {
 	return plan
 }
 
+// tryPlan reads the layer's own index while other layers look what the engine has: the one that is fed first may
+// come last, and would wait for all the others' requests.
 func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, error) {
-	if err := d.relation.find(ctx); err != nil {
+	if err := d.findRelatives(ctx); err != nil {
 		return nil, err
-	}
-	if d.relation.empty() {
-		return nil, errors.New("the engine has nothing that could be used")
 	}
 	parts := &layerParts{from: d.parts, layer: layer, link: &d.link}
 	x, err := parts.index(ctx)
@@ -148,21 +145,40 @@ func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, e
 		return nil, fmt.Errorf("%w: its index is not of use", chunk.ErrDamaged)
 	}
 	d.relation.tables.put(layer.Digest, parts)
-	locals, tables := d.relation.cover(ctx, layer, x)
-	plan := &layerPlan{delta.NewPlan(x, locals), parts, tables}
-	if plan.Local == 0 {
+	plan := d.planFrom(ctx, parts, x)
+	switch {
+	case plan.Local == 0:
 		return nil, errors.New("the engine has nothing of it")
+	case plan.Fetch >= layer.Stored:
+		return nil, errors.New("as much would be fetched as the whole is")
+	case d.o.Delta == DeltaAlways:
+		return plan, nil
+	case !plan.Worth(layer.Stored, 1, localRate, 0): // over the slowest link
+		return nil, fmt.Errorf("%d of %d bytes would be fetched", plan.Fetch, layer.Stored)
 	}
-	if d.o.Delta != DeltaAlways {
-		if !plan.Worth(layer.Stored, 1, localRate, 0) { // over the slowest link
-			return nil, fmt.Errorf("%d of %d bytes would be fetched", plan.Fetch, layer.Stored)
-		}
-		parts.probe(ctx, x)
-		if latency, rate := d.link.speed(); !plan.Worth(layer.Stored, rate, localRate, latency) {
-			return nil, fmt.Errorf("the whole is quicker: %d of %d bytes would be fetched, at %.0f a second after %s", plan.Fetch, layer.Stored, rate, latency)
-		}
+	parts.probe(ctx, x)
+	if latency, rate := d.link.speed(); !plan.Worth(layer.Stored, rate, localRate, latency) {
+		return nil, fmt.Errorf("the whole is quicker: %d of %d bytes would be fetched, at %.0f a second after %s", plan.Fetch, layer.Stored, rate, latency)
 	}
 	return plan, nil
+}
+
+func (d *deltas) findRelatives(ctx context.Context) error {
+	d.planning.Lock()
+	defer d.planning.Unlock()
+	err := d.relation.find(ctx)
+	if err == nil && d.relation.empty() {
+		err = errors.New("the engine has nothing that could be used")
+	}
+	return err
+}
+
+// planFrom plans a layer, of which parts have read the index x, out of what the engine has.
+func (d *deltas) planFrom(ctx context.Context, parts *layerParts, x *chunk.Index) *layerPlan {
+	d.planning.Lock()
+	defer d.planning.Unlock()
+	locals, tables := d.relation.cover(ctx, parts.layer, x)
+	return &layerPlan{delta.NewPlan(x, locals), parts, tables}
 }
 
 // open opens a layer as Source.Open does, put together where that is worth it.
@@ -236,7 +252,9 @@ func (d *deltas) taken(layer image.Digest) rebuilding {
 // would notes what it would take to put a layer together, where that were done.
 func (d *deltas) would(ctx context.Context, layer remote.Layer) {
 	if plan := d.plan(ctx, layer); plan != nil {
-		d.note(layer.Digest, rebuilding{plan.tables + plan.parts.fetched.Load() + plan.Fetch, plan.Local})
+		// Of what was read already, nothing is read again.
+		left := plan.FetchBefore(layer.Stored - int64(len(plan.parts.tail)))
+		d.note(layer.Digest, rebuilding{plan.tables + plan.parts.fetched.Load() + left, plan.Local})
 	}
 }
 

@@ -18,6 +18,13 @@ const (
 	mostRelatives = 16
 	// tableShare bounds the bytes that are read for that: this part of the layers that are to be put together.
 	tableShare = 16
+	// knownShare is by how much less an index counts that is remembered here.
+	knownShare = 8
+	// An index has about a tableRatio'th of the layer as stored, and that much at least.
+	tableRatio = 512
+	tableLeast = 16 << 10
+	// mostRows bounds the indexes that are held, in rows of their tables: some 100 MB.
+	mostRows = 2 << 20
 	// tablesAtOnce are read at once, before it is looked at again whether that is enough.
 	tablesAtOnce = 4
 	// smallRelative is how many times smaller than the layer one is that cannot be of much use.
@@ -36,6 +43,7 @@ type relation struct {
 	names   []image.Reference
 	without []image.Digest
 	budget  int64 // bytes of indexes that may still be read
+	rows    int   // of those that were read
 
 	found bool
 	all   []*relative
@@ -44,11 +52,19 @@ type relation struct {
 // relative is a layer that the engine has.
 type relative struct {
 	engine.Relative
-	known bool         // its index is remembered
+	known int64        // bytes that its index takes where it is remembered
 	layer remote.Layer // as the remote has it, where it is not
 	tried bool
 	index *chunk.Index // nil where it was not read, or there is none
 	read  int64        // bytes that it took
+}
+
+// cost is about how much of the budget it takes to read its index.
+func (r *relative) cost() int64 {
+	if r.known > 0 {
+		return r.known / knownShare
+	}
+	return max(tableLeast, r.layer.Stored/tableRatio)
 }
 
 func (r *relation) empty() bool { return len(r.all) == 0 }
@@ -65,8 +81,8 @@ func (r *relation) find(ctx context.Context) error {
 	var all []*relative
 	var ask []image.Digest
 	for _, f := range found {
-		one := &relative{Relative: f, known: r.tables.has(f.Digest)}
-		if !one.known && len(ask) < mostRelatives {
+		one := &relative{Relative: f, known: r.tables.size(f.Digest)}
+		if one.known == 0 && len(ask) < mostRelatives {
 			ask = append(ask, f.Digest)
 		}
 		all = append(all, one)
@@ -81,7 +97,7 @@ func (r *relation) find(ctx context.Context) error {
 	}
 	for _, one := range all {
 		one.layer = there.Layers[one.Digest]
-		if one.known || one.layer.Stored > 0 { // else nobody knows what is in it
+		if one.known > 0 || one.layer.Stored > 0 { // else nobody knows what is in it
 			r.all = append(r.all, one)
 		}
 	}
@@ -119,30 +135,40 @@ func (r *relation) cover(ctx context.Context, layer remote.Layer, x *chunk.Index
 			use(one)
 		}
 	}
-	for left > all*(100-enough)/100 && r.budget > 0 {
+	for left > all*(100-enough)/100 {
 		next := r.next(layer)
 		if len(next) == 0 {
 			break
 		}
 		r.read(ctx, next)
 		for _, one := range next {
-			r.budget -= one.read
+			r.budget -= max(one.read, one.cost())
 			read += one.read
-			if one.index != nil {
-				use(one)
+			if one.index == nil {
+				continue
 			}
+			x := one.index
+			if r.rows += len(x.Chunks) + len(x.Spans) + len(x.Frames) + len(x.Blocks); r.rows > mostRows {
+				one.index = nil // it was the last one
+				continue
+			}
+			use(one)
 		}
 	}
 	return locals, read
 }
 
-// next returns those of which the index is to be read next for a layer.
+// next returns those of which the index is to be read next for a layer, as far as there is room for them.
 func (r *relation) next(layer remote.Layer) (next []*relative) {
+	budget := r.budget
 	for _, one := range r.all {
-		if !one.tried && (one.known || one.layer.Stored >= layer.Stored/smallRelative) && len(next) < tablesAtOnce {
-			one.tried = true
-			next = append(next, one)
+		small := one.known == 0 && one.layer.Stored < layer.Stored/smallRelative
+		if one.tried || small || one.cost() > budget || len(next) == tablesAtOnce || r.rows >= mostRows {
+			continue
 		}
+		one.tried = true
+		budget -= one.cost()
+		next = append(next, one)
 	}
 	return next
 }
@@ -152,7 +178,7 @@ func (r *relation) read(ctx context.Context, some []*relative) {
 	var g errgroup.Group
 	for _, one := range some {
 		g.Go(func() error {
-			if one.known {
+			if one.known > 0 {
 				one.index = r.tables.get(one.Digest)
 				return nil
 			}
