@@ -43,6 +43,22 @@ type Indexed struct {
 	Plain   int            `json:"plain"`   // layers that are not compressed
 	Old     int            `json:"old"`     // images of format 1.0
 	Failed  []IndexedLayer `json:"failed"`
+	Unread  int            `json:"unread"` // images whose layers nobody knows: something of them is damaged
+
+	unread error // of the first one
+}
+
+// verdict returns the fault that failures are.
+func (d *Indexed) verdict(name string, layers int) error {
+	switch n := len(d.Failed); {
+	case n == 1 && layers == 1 && d.Unread == 0:
+		return d.Failed[0].err
+	case n > 0:
+		return fault.Wrap(fault.Partial, d.Failed[0].err, "%d of %d layers in %s got no index", n, layers, name)
+	case d.Unread > 0:
+		return fault.Wrap(fault.Partial, d.unread, "of %d images in %s nobody knows which layers they have", d.Unread, name)
+	}
+	return nil
 }
 
 // IndexedLayer is a layer that was to get an index.
@@ -77,7 +93,7 @@ func (r *Repo) AddIndexes(ctx context.Context, o IndexOptions) (*Indexed, error)
 		for _, l := range without {
 			done.Written = append(done.Written, IndexedLayer{Layer: l, Was: l.Stored})
 		}
-		return done, nil
+		return done, done.verdict(r.name, len(without))
 	}
 	o.Status("")
 	to, end := r.Begin(o.Status)
@@ -104,13 +120,7 @@ func (r *Repo) AddIndexes(ctx context.Context, o IndexOptions) (*Indexed, error)
 	if err := g.Wait(); err != nil {
 		return done, err
 	}
-	switch n := len(done.Failed); {
-	case n == 1 && len(without) == 1:
-		return done, done.Failed[0].err
-	case n > 0:
-		return done, fault.Wrap(fault.Partial, done.Failed[0].err, "%d of %d layers in %s got no index", n, len(without), r.name)
-	}
-	return done, ctx.Err()
+	return done, cmp.Or(ctx.Err(), done.verdict(r.name, len(without)))
 }
 
 // layersToIndex returns the layers that images have, those first that are stored in most.
@@ -146,12 +156,17 @@ func (r *Repo) layersToIndex(ctx context.Context, o IndexOptions, done *Indexed)
 			done.Old++
 			continue
 		}
-		if err != nil {
-			return nil, err
+		var c remote.Closure
+		if err == nil {
+			c, err = remote.ClosureOf(tree)
 		}
-		c, err := remote.ClosureOf(tree)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if err != nil {
-			return nil, err
+			done.Unread++
+			done.unread = cmp.Or(done.unread, err)
+			continue
 		}
 		for _, l := range c.Layers {
 			wanted[l] = true

@@ -198,6 +198,14 @@ func TestAddIndexesDamaged(t *testing.T) {
 	if !bytes.Equal(get(t, s, key), broken) {
 		t.Error("the damaged layer was written")
 	}
+
+	s = mem.New()
+	o = newOlder(t, s)
+	put(t, s, "images/"+o.images["other:1"].ID.Hex()+"/json", []byte("{}"))
+	done, err = addIndexes(t, s, repo.IndexOptions{})
+	if !fault.Is(err, fault.Partial) || done.Unread != 1 || len(done.Written) != 2 {
+		t.Errorf("an image whose config is damaged: %+v, %v", done, err)
+	}
 }
 
 // TestAddIndexesBlobs: a compressed layer stays as it came, and counts once though it has a diffID too.

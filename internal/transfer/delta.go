@@ -145,7 +145,10 @@ func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, e
 		return nil, fmt.Errorf("%w: its index is not of use", chunk.ErrDamaged)
 	}
 	d.relation.tables.put(layer.Digest, parts)
-	plan := d.planFrom(ctx, parts, x)
+	plan, err := d.planFrom(ctx, parts, x)
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case plan.Local == 0:
 		return nil, errors.New("the engine has nothing of it")
@@ -156,7 +159,9 @@ func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, e
 	case !plan.Worth(layer.Stored, 1, localRate, 0): // over the slowest link
 		return nil, fmt.Errorf("%d of %d bytes would be fetched", plan.Fetch, layer.Stored)
 	}
+	d.planning.Lock() // probes at once would measure each other
 	parts.probe(ctx, x)
+	d.planning.Unlock()
 	if latency, rate := d.link.speed(); !plan.Worth(layer.Stored, rate, localRate, latency) {
 		return nil, fmt.Errorf("the whole is quicker: %d of %d bytes would be fetched, at %.0f a second after %s", plan.Fetch, layer.Stored, rate, latency)
 	}
@@ -174,11 +179,14 @@ func (d *deltas) findRelatives(ctx context.Context) error {
 }
 
 // planFrom plans a layer, of which parts have read the index x, out of what the engine has.
-func (d *deltas) planFrom(ctx context.Context, parts *layerParts, x *chunk.Index) *layerPlan {
+func (d *deltas) planFrom(ctx context.Context, parts *layerParts, x *chunk.Index) (*layerPlan, error) {
 	d.planning.Lock()
 	defer d.planning.Unlock()
+	if err := d.relation.look(ctx); err != nil {
+		return nil, err
+	}
 	locals, tables := d.relation.cover(ctx, parts.layer, x)
-	return &layerPlan{delta.NewPlan(x, locals), parts, tables}
+	return &layerPlan{delta.NewPlan(x, locals), parts, tables}, nil
 }
 
 // open opens a layer as Source.Open does, put together where that is worth it.

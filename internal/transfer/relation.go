@@ -45,8 +45,9 @@ type relation struct {
 	budget  int64 // bytes of indexes that may still be read
 	rows    int   // of those that were read
 
-	found bool
-	all   []*relative
+	found  bool
+	looked bool
+	all    []*relative
 }
 
 // relative is a layer that the engine has.
@@ -69,7 +70,7 @@ func (r *relative) cost() int64 {
 
 func (r *relation) empty() bool { return len(r.all) == 0 }
 
-// find asks the engine what it has, and the remote what it knows of that, once.
+// find asks the engine what it has, once.
 func (r *relation) find(ctx context.Context) error {
 	if r.found {
 		return nil
@@ -78,14 +79,23 @@ func (r *relation) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var all []*relative
-	var ask []image.Digest
 	for _, f := range found {
-		one := &relative{Relative: f, known: r.tables.size(f.Digest)}
+		r.all = append(r.all, &relative{Relative: f, known: r.tables.size(f.Digest)})
+	}
+	r.found = true
+	return nil
+}
+
+// look asks the remote what it knows of what the engine has, once. What nobody knows is left out from then on.
+func (r *relation) look(ctx context.Context) error {
+	if r.looked {
+		return nil
+	}
+	var ask []image.Digest
+	for _, one := range r.all {
 		if one.known == 0 && len(ask) < mostRelatives {
-			ask = append(ask, f.Digest)
+			ask = append(ask, one.Digest)
 		}
-		all = append(all, one)
 	}
 	var there remote.Found
 	if len(ask) > 0 {
@@ -95,13 +105,14 @@ func (r *relation) find(ctx context.Context) error {
 		}
 		there = *answer
 	}
-	for _, one := range all {
+	var known []*relative
+	for _, one := range r.all {
 		one.layer = there.Layers[one.Digest]
-		if one.known > 0 || one.layer.Stored > 0 { // else nobody knows what is in it
-			r.all = append(r.all, one)
+		if one.known > 0 || one.layer.Stored > 0 {
+			known = append(known, one)
 		}
 	}
-	r.found = true
+	r.all, r.looked = known, true
 	return nil
 }
 
