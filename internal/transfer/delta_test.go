@@ -353,7 +353,7 @@ func TestDeltaGoesByTheLink(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := &pull{from: from, to: w.keeper, o: o, image: pulls(t, "much:2")[0], order: []image.Digest{two}, layers: map[image.Digest]remote.Layer{two: layers[0]}}
+			p := &pull{from: from, to: w.keeper, o: o, image: pulls(t, "much:2")[0], tree: &image.Tree{}, order: []image.Digest{two}, layers: map[image.Digest]remote.Layer{two: layers[0]}}
 			d := p.newDeltas(p.order)
 			start := time.Now()
 			plan := d.plan(t.Context(), layers[0])

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"golang.org/x/sync/errgroup"
@@ -45,9 +46,10 @@ type relation struct {
 	budget  int64 // bytes of indexes that may still be read
 	rows    int   // of those that were read
 
-	found  bool
-	looked bool
-	all    []*relative
+	found    bool
+	looked   bool
+	readable bool // the engine's layers are, if there are any
+	all      []*relative
 }
 
 // relative is a layer that the engine has.
@@ -76,9 +78,14 @@ func (r *relation) find(ctx context.Context) error {
 		return nil
 	}
 	found, err := r.engine.Relatives(ctx, r.names, r.without)
+	if errors.Is(err, errors.ErrUnsupported) {
+		r.found = true
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	r.readable = true
 	for _, f := range found {
 		r.all = append(r.all, &relative{Relative: f, known: r.tables.size(f.Digest)})
 	}

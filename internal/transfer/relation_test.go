@@ -58,7 +58,7 @@ func (w *deltaWorld) deltasOf(t *testing.T, from remote.Source, images ...*engin
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pull{from: from, to: w.keeper, o: w.o, image: pulls(t, "much:2")[0], order: order, layers: map[image.Digest]remote.Layer{}}
+	p := &pull{from: from, to: w.keeper, o: w.o, tree: &image.Tree{}, image: pulls(t, "much:2")[0], order: order, layers: map[image.Digest]remote.Layer{}}
 	p.o.Log = slog.New(slog.DiscardHandler)
 	p.o = p.o.withDefaults()
 	for _, l := range layers {
