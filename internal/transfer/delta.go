@@ -200,9 +200,11 @@ func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, e
 	d.planning.Lock() // probes at once would measure each other
 	parts.probe(ctx, x)
 	d.planning.Unlock()
-	if latency, rate := d.link.speed(); !plan.Worth(layer.Stored, rate, localRate, latency) {
+	latency, rate := d.link.speed()
+	if !plan.Worth(layer.Stored, rate, localRate, latency) {
 		return nil, fmt.Errorf("the whole is quicker: %d of %d bytes would be fetched, at %.0f a second after %s", plan.Fetch, layer.Stored, rate, latency)
 	}
+	d.o.Log.Debug("the layer is put together", "layer", layer.Digest, "fetch", plan.Fetch, "stored", layer.Stored, "local", plan.Local, "rate", int64(rate), "latency", latency)
 	return plan, nil
 }
 
@@ -225,6 +227,9 @@ func (d *deltas) findRelatives(ctx context.Context, layer remote.Layer) error {
 func (d *deltas) planFrom(ctx context.Context, parts *layerParts, x *chunk.Index) (*layerPlan, error) {
 	d.planning.Lock()
 	defer d.planning.Unlock()
+	if !d.relation.hold(x) { // a registry's layers are all planned before the first one moves
+		return nil, errors.New("the indexes of this image are too large")
+	}
 	if err := d.relation.look(ctx); err != nil {
 		return nil, err
 	}

@@ -24,8 +24,8 @@ const (
 	// An index has about a tableRatio'th of the layer as stored, and that much at least.
 	tableRatio = 512
 	tableLeast = 16 << 10
-	// mostRows bounds the indexes that are held, in rows of their tables: some 100 MB.
-	mostRows = 2 << 20
+	// mostRows bounds the indexes of one image and of what the engine has, in rows of their tables: some 200 MB.
+	mostRows = 4 << 20
 	// tablesAtOnce are read at once, before it is looked at again whether that is enough.
 	tablesAtOnce = 4
 	// smallRelative is how many times smaller than the layer one is that cannot be of much use.
@@ -44,7 +44,7 @@ type relation struct {
 	names   []image.Reference
 	without []image.Digest
 	budget  int64 // bytes of indexes that may still be read
-	rows    int   // of those that were read
+	rows    int   // of those that are held
 
 	found    bool
 	looked   bool
@@ -165,15 +165,24 @@ func (r *relation) cover(ctx context.Context, layer remote.Layer, x *chunk.Index
 			if one.index == nil {
 				continue
 			}
-			x := one.index
-			if r.rows += len(x.Chunks) + len(x.Spans) + len(x.Frames) + len(x.Blocks); r.rows > mostRows {
-				one.index = nil // it was the last one
+			if !r.hold(one.index) {
+				one.index = nil
 				continue
 			}
 			use(one)
 		}
 	}
 	return locals, read
+}
+
+// hold reports whether there is room for an index.
+func (r *relation) hold(x *chunk.Index) bool {
+	rows := len(x.Chunks) + len(x.Spans) + len(x.Frames) + len(x.Blocks)
+	if r.rows+rows > mostRows {
+		return false
+	}
+	r.rows += rows
+	return true
 }
 
 // next returns those of which the index is to be read next for a layer, as far as there is room for them.

@@ -67,16 +67,19 @@ func (w *deltaWorld) deltasOf(t *testing.T, from remote.Source, images ...*engin
 	return p.newDeltas(order), layers
 }
 
-// TestRelationRows: an index for which there is no room in memory is not used.
+// TestRelationRows: an index for which there is no room in memory is not used, be it the layer's own or another's.
 func TestRelationRows(t *testing.T) {
 	w := newDeltaWorld(t)
 	d, layers := w.deltasOf(t, w.remote, w.two)
-	d.relation.rows = mostRows - 1
-	if plan := d.plan(t.Context(), layers[0]); plan != nil {
-		t.Errorf("%d bytes are local", plan.Local)
+	if d.plan(t.Context(), layers[0]) == nil {
+		t.Fatal("it is not put together")
 	}
-	if all := d.relation.all; len(all) != 1 || all[0].index != nil {
-		t.Errorf("%+v", all)
+	for own, room := range []int{d.relation.rows/2 - 1, d.relation.rows - 1} { // both have as many
+		d, layers := w.deltasOf(t, w.remote, w.two)
+		d.relation.rows = mostRows - room
+		if plan := d.plan(t.Context(), layers[0]); plan != nil || d.relation.rows > mostRows || d.relation.looked != (own == 1) {
+			t.Errorf("room for %d rows: %+v", room, plan)
+		}
 	}
 	if d, layers = w.deltasOf(t, w.remote, w.two); d.plan(t.Context(), layers[0]) == nil {
 		t.Error("with room it is not put together")
