@@ -197,6 +197,15 @@ func TestDeltaGoesWrong(t *testing.T) {
 				return nil
 			}
 		}},
+		{name: "parts are to be had no more", note: "cannot be put together", local: true, change: func(t *testing.T, w *deltaWorld) {
+			var reads atomic.Int64
+			w.store.get = func(key string, offset, n int64) error {
+				if key == fileOf(layerOf(w.two)) && n >= 0 && reads.Add(1) > 1 {
+					return fmt.Errorf("no ranges: %w", errors.ErrUnsupported)
+				}
+				return nil
+			}
+		}},
 		{name: "a read fails", note: "cannot be put together", local: true, change: func(t *testing.T, w *deltaWorld) {
 			w.store.get = func(key string, offset, n int64) error {
 				if offset > 0 && offset < 1<<20 && key == fileOf(layerOf(w.two)) {
