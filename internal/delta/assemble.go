@@ -14,8 +14,12 @@ import (
 )
 
 const (
-	// readers is how many reads of frames are held at once, on their way or waiting for their frames' turn.
-	readers = 4
+	// heldMost bounds the reads of frames that are held at once, on their way or waiting for their frames' turn, in
+	// bytes; of a read of less than heldLeast that much is counted. Reads are mostly of a frame or two: over a link where
+	// an answer takes long, many have to be on their way.
+	heldMost  = 16 << 20
+	heldLeast = 1 << 20
+	readers   = heldMost / heldLeast
 	// aheadMost bounds the frames that are put together ahead of who reads, in bytes; of a frame
 	// of less than frameLeast that much is counted.
 	aheadMost  = 16 << 20
@@ -37,7 +41,7 @@ type assembly struct {
 
 	order   chan *job           // closed behind the last frame
 	room    *semaphore.Weighted // of frames ahead, bytes
-	slots   chan struct{}       // a token for each read that is held
+	held    *semaphore.Weighted // of reads of frames, bytes
 	workers chan struct{}       // a token for each frame that is worked on
 	arrived []*arrival          // of each frame; nil for those that are not fetched
 	tars    []Tar
@@ -79,7 +83,7 @@ func (p *Plan) assemble(ctx context.Context, open chunk.Reader) *assembly {
 		plan: p, open: open, ctx: ctx, cancel: cancel,
 		order:   make(chan *job, aheadMost/frameLeast),
 		room:    semaphore.NewWeighted(aheadMost),
-		slots:   make(chan struct{}, readers),
+		held:    semaphore.NewWeighted(heldMost),
 		workers: make(chan struct{}, max(runtime.GOMAXPROCS(0), workersLeast)),
 	}
 	a.running.Go(a.run)
@@ -97,7 +101,7 @@ func (a *assembly) run() {
 		for _, piece := range r {
 			a.arrived[piece.number] = &arrival{ready: make(chan struct{}), done: func() {
 				if left.Add(-1) == 0 {
-					<-a.slots
+					a.held.Release(r.weight())
 				}
 			}}
 		}
@@ -160,16 +164,26 @@ func (a *assembly) openLocals() {
 			}
 		}
 	}
-	var locals []Local
+	// Several at once: each takes time in proportion to its files, and nothing is fetched until it is known what is there.
+	tars := make([]Tar, len(needed))
+	var opening sync.WaitGroup
 	for l, local := range a.plan.locals {
-		if !needed[l] {
+		if !needed[l] || a.work() != nil {
 			continue
 		}
-		tar, err := local.Open(a.ctx)
-		if err != nil {
-			continue // it has gone meanwhile
+		opening.Go(func() {
+			defer a.rest()
+			if tar, err := local.Open(a.ctx); err == nil { // else it has gone meanwhile
+				tars[l] = tar
+			}
+		})
+	}
+	opening.Wait()
+	var locals []Local
+	for l, tar := range tars {
+		if tar != nil {
+			locals, a.tars = append(locals, a.plan.locals[l]), append(a.tars, tar)
 		}
-		locals, a.tars = append(locals, local), append(a.tars, tar)
 	}
 	if len(locals) < len(needed) {
 		a.plan = NewPlan(a.plan.index, locals)

@@ -9,9 +9,7 @@ import (
 // fetch starts the reads of frames, in their order.
 func (a *assembly) fetch() {
 	for _, r := range a.plan.frames {
-		select {
-		case a.slots <- struct{}{}:
-		case <-a.ctx.Done():
+		if a.held.Acquire(a.ctx, r.weight()) != nil {
 			return
 		}
 		a.running.Go(func() {

@@ -64,6 +64,9 @@ type read []piece
 
 func (r read) size() int64 { return r[len(r)-1].at + r[len(r)-1].size - r[0].at }
 
+// weight is what it counts of heldMost. A piece that is larger than any read may be comes to nothing by itself.
+func (r read) weight() int64 { return min(max(r.size(), heldLeast), heldMost) }
+
 // identity is what makes chunks equal.
 type identity struct {
 	sum  chunk.Sum
@@ -211,6 +214,16 @@ func coalesce(pieces []piece, most int64) (reads []read) {
 		from = to
 	}
 	return reads
+}
+
+// FetchBefore returns how many bytes of Fetch lie before an offset of the stored layer.
+func (p *Plan) FetchBefore(offset int64) (n int64) {
+	for _, reads := range [][]read{p.frames, p.literals} {
+		for _, r := range reads {
+			n += max(0, min(r.size(), offset-r[0].at))
+		}
+	}
+	return n
 }
 
 // Worth reports whether following the plan should take less time than the whole layer does, which is stored in

@@ -66,7 +66,7 @@ type deltas struct {
 
 	blobs map[image.Digest]bool // layers that the engine takes as they are compressed
 
-	planning sync.Mutex // one layer at a time
+	planning sync.Mutex // held by who looks what the engine has: one layer at a time
 
 	mu      sync.Mutex
 	rebuilt map[image.Digest]rebuilding
@@ -158,8 +158,6 @@ func (d *deltas) plan(ctx context.Context, layer remote.Layer) *layerPlan {
 	if d == nil || layer.Stored < d.o.leastDelta || d.blobs[layer.Digest] || d.isMisled() {
 		return nil
 	}
-	d.planning.Lock()
-	defer d.planning.Unlock()
 	d.o.Progress.Status("looking what the engine has of layer " + layer.Digest.Short())
 	defer d.o.Progress.Status("")
 	plan, err := d.tryPlan(ctx, layer)
@@ -170,14 +168,11 @@ func (d *deltas) plan(ctx context.Context, layer remote.Layer) *layerPlan {
 	return plan
 }
 
+// tryPlan reads the layer's own index while other layers look what the engine has: the one that is fed first may
+// come last, and would wait for all the others' requests.
 func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, error) {
-	if err := d.relation.find(ctx); err != nil {
+	if err := d.findRelatives(ctx, layer); err != nil {
 		return nil, err
-	}
-	// A registry does not find a layer of yesterday's image by what is in it. So its index is remembered today.
-	packed := !layer.Packed.IsZero() && d.o.CacheDir != ""
-	if d.relation.empty() && !(packed && d.relation.readable) {
-		return nil, errors.New("the engine has nothing that could be used")
 	}
 	parts := &layerParts{from: d.parts, layer: layer, link: &d.link}
 	x, err := parts.index(ctx)
@@ -188,24 +183,58 @@ func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, e
 		return nil, fmt.Errorf("%w: its index is not of use", chunk.ErrDamaged)
 	}
 	d.relation.tables.put(layer.Digest, parts)
+	plan, err := d.planFrom(ctx, parts, x)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case plan.Local == 0:
+		return nil, errors.New("the engine has nothing of it")
+	case plan.Fetch >= layer.Stored:
+		return nil, errors.New("as much would be fetched as the whole is")
+	case d.o.Delta == DeltaAlways:
+		return plan, nil
+	case !plan.Worth(layer.Stored, 1, localRate, 0): // over the slowest link
+		return nil, fmt.Errorf("%d of %d bytes would be fetched", plan.Fetch, layer.Stored)
+	}
+	d.planning.Lock() // probes at once would measure each other
+	parts.probe(ctx, x)
+	d.planning.Unlock()
+	latency, rate := d.link.speed()
+	if !plan.Worth(layer.Stored, rate, localRate, latency) {
+		return nil, fmt.Errorf("the whole is quicker: %d of %d bytes would be fetched, at %.0f a second after %s", plan.Fetch, layer.Stored, rate, latency)
+	}
+	d.o.Log.Debug("the layer is put together", "layer", layer.Digest, "fetch", plan.Fetch, "stored", layer.Stored, "local", plan.Local, "rate", int64(rate), "latency", latency)
+	return plan, nil
+}
+
+// findRelatives fails where a layer is not even worth reading its index.
+func (d *deltas) findRelatives(ctx context.Context, layer remote.Layer) error {
+	d.planning.Lock()
+	defer d.planning.Unlock()
+	if err := d.relation.find(ctx); err != nil {
+		return err
+	}
+	// A registry does not find a layer of yesterday's image by what is in it. So its index is remembered today.
+	packed := !layer.Packed.IsZero() && d.o.CacheDir != ""
+	if d.relation.empty() && !(packed && d.relation.readable) {
+		return errors.New("the engine has nothing that could be used")
+	}
+	return nil
+}
+
+// planFrom plans a layer, of which parts have read the index x, out of what the engine has.
+func (d *deltas) planFrom(ctx context.Context, parts *layerParts, x *chunk.Index) (*layerPlan, error) {
+	d.planning.Lock()
+	defer d.planning.Unlock()
+	if !d.relation.hold(x) { // a registry's layers are all planned before the first one moves
+		return nil, errors.New("the indexes of this image are too large")
+	}
 	if err := d.relation.look(ctx); err != nil {
 		return nil, err
 	}
-	locals, tables := d.relation.cover(ctx, layer, x)
-	plan := &layerPlan{delta.NewPlan(x, locals), parts, tables, x.Size}
-	if plan.Local == 0 {
-		return nil, errors.New("the engine has nothing of it")
-	}
-	if d.o.Delta != DeltaAlways {
-		if !plan.Worth(layer.Stored, 1, localRate, 0) { // over the slowest link
-			return nil, fmt.Errorf("%d of %d bytes would be fetched", plan.Fetch, layer.Stored)
-		}
-		parts.probe(ctx, x)
-		if latency, rate := d.link.speed(); !plan.Worth(layer.Stored, rate, localRate, latency) {
-			return nil, fmt.Errorf("the whole is quicker: %d of %d bytes would be fetched, at %.0f a second after %s", plan.Fetch, layer.Stored, rate, latency)
-		}
-	}
-	return plan, nil
+	locals, tables := d.relation.cover(ctx, parts.layer, x)
+	return &layerPlan{delta.NewPlan(x, locals), parts, tables, x.Size}, nil
 }
 
 // open opens a layer as Source.Open does, put together where that is worth it.
@@ -283,7 +312,9 @@ func (d *deltas) taken(layer image.Digest) rebuilding {
 // would notes what it would take to put a layer together, where that were done.
 func (d *deltas) would(ctx context.Context, layer remote.Layer) {
 	if plan := d.plan(ctx, layer); plan != nil {
-		d.note(layer.Digest, rebuilding{plan.tables + plan.parts.fetched.Load() + plan.Fetch, plan.Local, plan.size})
+		// Of what was read already, nothing is read again.
+		left := plan.FetchBefore(layer.Stored - int64(len(plan.parts.tail)))
+		d.note(layer.Digest, rebuilding{plan.tables + plan.parts.fetched.Load() + left, plan.Local, plan.size})
 	}
 }
 

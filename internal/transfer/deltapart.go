@@ -22,29 +22,35 @@ const probeSize = 256 << 10
 type link struct {
 	mu      sync.Mutex
 	latency time.Duration // the shortest time until the first byte
-	bytes   int64
-	took    time.Duration // for all bytes, until the last one
 	reads   int
+
+	bytes  int64         // that came behind the first ones of each read
+	moving time.Duration // in which they came
+	waits  int           // reads that came at once: moving has all of their time
 }
 
-// add notes a read.
-func (l *link) add(n int64, first, all time.Duration) {
+// add notes a read: what came first and after which time, and all.
+func (l *link) add(early, n int64, first, all time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.reads == 0 || first < l.latency {
 		l.latency = first
 	}
 	l.reads++
-	l.bytes += n
-	l.took += all
+	if early > n/2 {
+		l.waits++
+		early, first = 0, 0
+	}
+	l.bytes += n - early
+	l.moving += all - first
 }
 
-// speed returns the latency, and the bytes a second once they come. Reads so short that waiting is all of it say
-// little: an eighth of the time is taken for the bytes at least.
+// speed returns the latency, and the bytes a second once they come: connections are made, and answers thought about, once.
+// Reads so short that waiting is all of it say little: an eighth of the time is taken for the bytes at least.
 func (l *link) speed() (latency time.Duration, rate float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	moving := max(l.took-time.Duration(l.reads)*l.latency, l.took/8, time.Microsecond)
+	moving := max(l.moving-time.Duration(l.waits)*l.latency, time.Duration(l.reads)*l.latency/8, time.Microsecond)
 	return l.latency, float64(l.bytes) / moving.Seconds()
 }
 
@@ -89,14 +95,14 @@ func (l *layerParts) ahead(ctx context.Context, offset, n int64) (io.ReadCloser,
 	defer body.Close()
 	b := make([]byte, n)
 	read, err := io.ReadAtLeast(body, b, 1)
-	first := time.Since(start)
+	early, first := int64(read), time.Since(start)
 	if err == nil {
 		var more int
 		more, err = io.ReadFull(body, b[read:])
 		read += more
 	}
 	l.fetched.Add(int64(read))
-	l.link.add(int64(read), first, time.Since(start))
+	l.link.add(early, int64(read), first, time.Since(start))
 	if err != nil && err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, err
 	}

@@ -19,6 +19,13 @@ const (
 	mostRelatives = 16
 	// tableShare bounds the bytes that are read for that: this part of the layers that are to be put together.
 	tableShare = 16
+	// knownShare is by how much less an index counts that is remembered here.
+	knownShare = 8
+	// An index has about a tableRatio'th of the layer as stored, and that much at least.
+	tableRatio = 512
+	tableLeast = 16 << 10
+	// mostRows bounds the indexes of one image and of what the engine has, in rows of their tables: some 200 MB.
+	mostRows = 4 << 20
 	// tablesAtOnce are read at once, before it is looked at again whether that is enough.
 	tablesAtOnce = 4
 	// smallRelative is how many times smaller than the layer one is that cannot be of much use.
@@ -37,6 +44,7 @@ type relation struct {
 	names   []image.Reference
 	without []image.Digest
 	budget  int64 // bytes of indexes that may still be read
+	rows    int   // of those that are held
 
 	found    bool
 	looked   bool
@@ -47,11 +55,19 @@ type relation struct {
 // relative is a layer that the engine has.
 type relative struct {
 	engine.Relative
-	known bool         // its index is remembered
+	known int64        // bytes that its index takes where it is remembered
 	layer remote.Layer // as the remote has it, where it is not
 	tried bool
 	index *chunk.Index // nil where it was not read, or there is none
 	read  int64        // bytes that it took
+}
+
+// cost is about how much of the budget it takes to read its index.
+func (r *relative) cost() int64 {
+	if r.known > 0 {
+		return r.known / knownShare
+	}
+	return max(tableLeast, r.layer.Stored/tableRatio)
 }
 
 func (r *relation) empty() bool { return len(r.all) == 0 }
@@ -71,7 +87,7 @@ func (r *relation) find(ctx context.Context) error {
 	}
 	r.readable = true
 	for _, f := range found {
-		r.all = append(r.all, &relative{Relative: f, known: r.tables.has(f.Digest)})
+		r.all = append(r.all, &relative{Relative: f, known: r.tables.size(f.Digest)})
 	}
 	r.found = true
 	return nil
@@ -84,7 +100,7 @@ func (r *relation) look(ctx context.Context) error {
 	}
 	var ask []image.Digest
 	for _, one := range r.all {
-		if !one.known && len(ask) < mostRelatives {
+		if one.known == 0 && len(ask) < mostRelatives {
 			ask = append(ask, one.Digest)
 		}
 	}
@@ -99,7 +115,7 @@ func (r *relation) look(ctx context.Context) error {
 	var known []*relative
 	for _, one := range r.all {
 		one.layer = there.Layers[one.Digest]
-		if one.known || one.layer.Stored > 0 {
+		if one.known > 0 || one.layer.Stored > 0 {
 			known = append(known, one)
 		}
 	}
@@ -137,30 +153,49 @@ func (r *relation) cover(ctx context.Context, layer remote.Layer, x *chunk.Index
 			use(one)
 		}
 	}
-	for left > all*(100-enough)/100 && r.budget > 0 {
+	for left > all*(100-enough)/100 {
 		next := r.next(layer)
 		if len(next) == 0 {
 			break
 		}
 		r.read(ctx, next)
 		for _, one := range next {
-			r.budget -= one.read
+			r.budget -= max(one.read, one.cost())
 			read += one.read
-			if one.index != nil {
-				use(one)
+			if one.index == nil {
+				continue
 			}
+			if !r.hold(one.index) {
+				one.index = nil
+				continue
+			}
+			use(one)
 		}
 	}
 	return locals, read
 }
 
-// next returns those of which the index is to be read next for a layer.
+// hold reports whether there is room for an index.
+func (r *relation) hold(x *chunk.Index) bool {
+	rows := len(x.Chunks) + len(x.Spans) + len(x.Frames) + len(x.Blocks)
+	if r.rows+rows > mostRows {
+		return false
+	}
+	r.rows += rows
+	return true
+}
+
+// next returns those of which the index is to be read next for a layer, as far as there is room for them.
 func (r *relation) next(layer remote.Layer) (next []*relative) {
+	budget := r.budget
 	for _, one := range r.all {
-		if !one.tried && (one.known || one.layer.Stored >= layer.Stored/smallRelative) && len(next) < tablesAtOnce {
-			one.tried = true
-			next = append(next, one)
+		small := one.known == 0 && one.layer.Stored < layer.Stored/smallRelative
+		if one.tried || small || one.cost() > budget || len(next) == tablesAtOnce || r.rows >= mostRows {
+			continue
 		}
+		one.tried = true
+		budget -= one.cost()
+		next = append(next, one)
 	}
 	return next
 }
@@ -170,7 +205,7 @@ func (r *relation) read(ctx context.Context, some []*relative) {
 	var g errgroup.Group
 	for _, one := range some {
 		g.Go(func() error {
-			if one.known {
+			if one.known > 0 {
 				one.index = r.tables.get(one.Digest)
 				return nil
 			}

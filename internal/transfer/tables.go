@@ -36,13 +36,16 @@ func (t tables) file(layer image.Digest) cache.File {
 	return cache.New(t.dir, tablesKind, layer.String(), tablesMark)
 }
 
-// has reports whether the index of a layer seems to be remembered.
-func (t tables) has(layer image.Digest) bool {
+// size returns the bytes of the file in which the index of a layer is remembered; 0 where none seems to be.
+func (t tables) size(layer image.Digest) int64 {
 	if t.dir == "" {
-		return false
+		return 0
 	}
-	_, err := os.Stat(t.file(layer).Path())
-	return err == nil
+	info, err := os.Stat(t.file(layer).Path())
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // get returns the index of a layer; nil where it is not remembered.
