@@ -88,6 +88,9 @@ func (a *app) printComparison(found *transfer.Comparison, files bool) error {
 			}
 			fmt.Fprintf(a.out, "%s  %s\n", l.Digest.Short(), printable(name))
 		}
+		if files && l.MoreNames > 0 {
+			fmt.Fprintf(a.out, "%s  (%s more)\n", l.Digest.Short(), count(l.MoreNames, "file"))
+		}
 	}
 	_, err := fmt.Fprintf(a.out, "%s → %s: %s to fetch, of %s stored; %s shared\n",
 		found.From, found.To, bytes(found.Fetch), bytes(found.Stored), count(found.Shared, "layer"))
