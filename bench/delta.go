@@ -133,14 +133,26 @@ func (b *bench) fetched(proxy *s3test.Proxy, c command) (counted, said int64) {
 		counted += r.Received
 	}
 	var result struct {
-		Images []struct{ Fetched int64 }
+		Images []struct {
+			Layers []struct {
+				Stored, Fetched int64
+				Moved           bool
+			}
+		}
 	}
 	if err := json.Unmarshal(out.Bytes(), &result); err != nil {
 		b.err = fmt.Errorf("%q: %w", out.Bytes(), err)
 		return 0, 0
 	}
 	for _, image := range result.Images {
-		said += image.Fetched
+		for _, l := range image.Layers {
+			switch {
+			case l.Fetched > 0: // put together
+				said += l.Fetched
+			case l.Moved:
+				said += l.Stored
+			}
+		}
 	}
 	if said == 0 || said > counted {
 		b.err = fmt.Errorf("dogestry says that it fetched %d bytes; %d passed the proxy", said, counted)

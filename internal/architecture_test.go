@@ -46,7 +46,7 @@ var rules = []rule{
 	{"repo", []string{"lease", "original", "remote", "storage", "chunk", "codec", "image", "fault"}},
 	{"readthrough", []string{"repo", "remote", "storage", "codec", "image", "fault"}},
 	{"registry/server", []string{"remote", "image", "fault"}},
-	{"registry/client", []string{"remote", "cache", "codec", "throttle", "sealed", "image", "fault"}},
+	{"registry/client", []string{"remote", "cache", "chunk", "codec", "throttle", "sealed", "image", "fault"}},
 	{"chunk", []string{"codec"}},
 	{"delta", []string{"chunk", "codec", "image", "fault"}},
 	{"layout", []string{"remote", "storage", "codec", "image", "fault"}},

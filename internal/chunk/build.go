@@ -19,7 +19,7 @@ const (
 
 	// inlineShare is the part of the stored bytes it belongs to that a block may take in the index. One that
 	// takes more, of a tree of tiny files, is left to the frames.
-	inlineShare = 16
+	inlineShare = 8
 
 	// payloadMost bounds an index in the file, in bytes. rowsMost bounds its table: frames, chunks,
 	// spans and blocks, all together; who reads one holds some 40 bytes for each. A layer that would

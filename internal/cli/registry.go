@@ -72,7 +72,7 @@ func (a *app) openRegistry(name string, mode access, compression string) (*clien
 
 func (a *app) registryOptions(name string, address client.Address, mode access, method client.Compression) client.Options {
 	return client.Options{
-		Address: address, Name: name, Compression: method, CacheDir: cacheDir(),
+		Address: address, Name: name, Compression: method, NoIndex: a.noIndex, CacheDir: cacheDir(),
 		Writes: mode != toRead, Plan: mode == toPlan,
 		Credentials: client.DockerCredentials("", a.seal), Seal: a.seal, CertsDir: dockerCerts,
 		UploadLimit: int64(a.uploadLimit), DownloadLimit: int64(a.downloadLimit),

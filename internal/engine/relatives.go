@@ -3,8 +3,10 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -50,16 +52,18 @@ const (
 // Layers without, which the new images have themselves, come last. There are at
 // most 256, each once, of at most 64 images.
 //
-// There are none, and no error, where the engine's own store cannot be read or is
+// It fails with errors.ErrUnsupported where the engine's own store cannot be read or is
 // not to be, and of Podman, which keeps layers in another way. Of a containerd
 // image store there are only layers that it has as plain tars; and other
 // images are asked for only where those of the repositories give nothing new: it
 // takes some 20 ms for each image that it lists.
 func (c *Client) Relatives(ctx context.Context, names []image.Reference, without []image.Digest) ([]Relative, error) {
 	store, err := c.openTars()
-	if err != nil {
-		c.log.Debug("no layers of the engine are read at offsets", "why", err)
+	if errors.Is(err, fs.ErrNotExist) { // it has no layers yet
 		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: no layers of the engine are read at offsets: %w", errors.ErrUnsupported, err)
 	}
 	repositories := map[string]bool{}
 	for _, n := range names {

@@ -84,7 +84,7 @@ func TestRelativesInOrder(t *testing.T) {
 		for _, n := range test.want {
 			want = append(want, number(n))
 		}
-		if err != nil || !slices.Equal(digestsOf(got), want) {
+		if errors.Is(err, errors.ErrUnsupported) != (test.use == StoreOff) || err != nil && len(want) > 0 || !slices.Equal(digestsOf(got), want) {
 			var numbers []int
 			for _, d := range digestsOf(got) {
 				numbers = append(numbers, slices.Index(layersFrom(0, 20), d))
@@ -132,7 +132,7 @@ func relativesOf(t *testing.T, c *Client, m *enginetest.Image) map[image.Digest]
 		t.Fatal(err)
 	}
 	list, err := c.Relatives(t.Context(), []image.Reference{name}, nil)
-	if err != nil {
+	if err != nil && !(c.kind == Podman && errors.Is(err, errors.ErrUnsupported)) {
 		t.Fatal(err)
 	}
 	all := map[image.Digest]Relative{}

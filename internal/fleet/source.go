@@ -112,6 +112,12 @@ type divisible struct {
 	remote.Parts
 }
 
+// divisibleRepository is the same of a repository of a registry.
+type divisibleRepository struct {
+	repositoryOf
+	remote.Parts
+}
+
 // registry is a source whose images belong to repositories.
 type registry struct {
 	*source
@@ -121,7 +127,11 @@ type registry struct {
 // In implements remote.Repositories.
 func (r *registry) In(repository string) remote.Remote {
 	in := r.repositories.In(repository)
-	return repositoryOf{&source{r.shared.in(repository, in), r.member}, in}
+	own := repositoryOf{&source{r.shared.in(repository, in), r.member}, in}
+	if parts, ok := in.(remote.Parts); ok && r.member == nil {
+		return divisibleRepository{own, parts}
+	}
+	return own
 }
 
 type repositoryOf struct {

@@ -38,7 +38,7 @@ func ParseDelta(s string) (Delta, error) {
 // Relatives is a Loader that has layers which can be read at any offset; *engine.Client is one.
 type Relatives interface {
 	// Relatives returns such layers, the likeliest first to have what new images of these names have, and those
-	// without last. See engine.Client.
+	// without last. It fails with errors.ErrUnsupported where its layers are not to be read so. See engine.Client.
 	Relatives(ctx context.Context, names []image.Reference, without []image.Digest) ([]engine.Relative, error)
 }
 
@@ -64,17 +64,21 @@ type deltas struct {
 	relation *relation
 	link     link
 
+	blobs map[image.Digest]bool // layers that the engine takes as they are compressed
+
 	planning sync.Mutex // one layer at a time
 
 	mu      sync.Mutex
 	rebuilt map[image.Digest]rebuilding
-	misled  bool // a layer was put together and was another one: no more of that
+	planned map[image.Digest]*layerPlan // to be used by open
+	misled  bool                        // a layer was put together and was another one: no more of that
 }
 
 // rebuilding is what a layer took that was put together, in bytes.
 type rebuilding struct {
 	fetched int64 // read of the remote: indexes, literals, frames, and what is between them
 	local   int64 // contents that the engine had
+	size    int64 // of the layer
 }
 
 // deltas returns what puts together the layers that the engine lacks; nil where nothing can.
@@ -84,18 +88,24 @@ func (p *pull) newDeltas(send []image.Digest) *deltas {
 	if p.o.Delta == DeltaNever || !gives || !has {
 		return nil
 	}
+	blobs := map[image.Digest]bool{}
+	for _, l := range p.tree.Layers() {
+		if tar, compressed := l.Tar(); tar && compressed {
+			blobs[l.Digest] = true
+		}
+	}
 	var stored int64
 	missing := map[image.Digest]bool{}
 	for _, d := range send {
 		missing[d] = true
-		if l := p.layers[d]; l.Stored >= p.o.leastDelta {
+		if l := p.layers[d]; l.Stored >= p.o.leastDelta && !blobs[d] {
 			stored += l.Stored
 		}
 	}
 	if stored == 0 {
 		return nil
 	}
-	d := &deltas{o: p.o, source: p.from, parts: parts, rebuilt: map[image.Digest]rebuilding{}}
+	d := &deltas{o: p.o, source: p.from, parts: parts, blobs: blobs, rebuilt: map[image.Digest]rebuilding{}, planned: map[image.Digest]*layerPlan{}}
 	d.relation = &relation{
 		engine: engine, source: p.from, parts: parts, link: &d.link, tables: tables{p.o.CacheDir, p.o.Log}, log: p.o.Log,
 		names: []image.Reference{p.image.Source, p.image.Target}, budget: stored / tableShare,
@@ -113,11 +123,39 @@ type layerPlan struct {
 	*delta.Plan
 	parts  *layerParts
 	tables int64 // bytes of other layers' indexes that were read to plan it
+	size   int64 // of the layer, as its index has it
+}
+
+// size returns how large a layer is of which only reading it would tell, by its index, where it is to be put together:
+// that proves it, and where it is wrong the layer is another one. It is false where it is to be read whole.
+func (d *deltas) size(ctx context.Context, layer remote.Layer) (size int64, ok bool) {
+	plan := d.plan(ctx, layer)
+	if plan == nil {
+		return -1, false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.planned[layer.Digest] = plan
+	return plan.size, true
+}
+
+// take returns the plan of a layer that size has made, once, or else makes one.
+func (d *deltas) take(ctx context.Context, layer remote.Layer) *layerPlan {
+	if d != nil && !d.isMisled() {
+		d.mu.Lock()
+		plan := d.planned[layer.Digest]
+		delete(d.planned, layer.Digest)
+		d.mu.Unlock()
+		if plan != nil {
+			return plan
+		}
+	}
+	return d.plan(ctx, layer)
 }
 
 // plan finds out whether a layer is to be put together, and how. It returns nil where it is to be read whole.
 func (d *deltas) plan(ctx context.Context, layer remote.Layer) *layerPlan {
-	if d == nil || layer.Stored < d.o.leastDelta || d.isMisled() {
+	if d == nil || layer.Stored < d.o.leastDelta || d.blobs[layer.Digest] || d.isMisled() {
 		return nil
 	}
 	d.planning.Lock()
@@ -136,7 +174,9 @@ func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, e
 	if err := d.relation.find(ctx); err != nil {
 		return nil, err
 	}
-	if d.relation.empty() {
+	// A registry does not find a layer of yesterday's image by what is in it. So its index is remembered today.
+	packed := !layer.Packed.IsZero() && d.o.CacheDir != ""
+	if d.relation.empty() && !(packed && d.relation.readable) {
 		return nil, errors.New("the engine has nothing that could be used")
 	}
 	parts := &layerParts{from: d.parts, layer: layer, link: &d.link}
@@ -148,8 +188,11 @@ func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, e
 		return nil, fmt.Errorf("%w: its index is not of use", chunk.ErrDamaged)
 	}
 	d.relation.tables.put(layer.Digest, parts)
+	if err := d.relation.look(ctx); err != nil {
+		return nil, err
+	}
 	locals, tables := d.relation.cover(ctx, layer, x)
-	plan := &layerPlan{delta.NewPlan(x, locals), parts, tables}
+	plan := &layerPlan{delta.NewPlan(x, locals), parts, tables, x.Size}
 	if plan.Local == 0 {
 		return nil, errors.New("the engine has nothing of it")
 	}
@@ -167,14 +210,18 @@ func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, e
 
 // open opens a layer as Source.Open does, put together where that is worth it.
 func (d *deltas) open(ctx context.Context, from remote.Source, layer remote.Layer) (io.ReadCloser, error) {
-	plan := d.plan(ctx, layer)
+	plan := d.take(ctx, layer)
 	if plan == nil {
 		return from.Open(ctx, layer)
+	}
+	whole := layer
+	if !layer.Packed.IsZero() { // its size may be what the index says, which proves nothing against the remote
+		whole.Size = -1
 	}
 	r := &rebuiltLayer{deltas: d, layer: layer, plan: plan}
 	r.body = plan.Open(ctx, delta.Options{
 		Read:  plan.parts.open,
-		Whole: func(ctx context.Context) (io.ReadCloser, error) { return from.Open(ctx, layer) },
+		Whole: func(ctx context.Context) (io.ReadCloser, error) { return from.Open(ctx, whole) },
 		Note: func(cause error) {
 			d.o.Progress.Note(fmt.Sprintf("layer %s cannot be put together, reading it whole: %s", layer.Digest.Short(), cause))
 			d.o.Log.Info("layer cannot be put together", "layer", layer.Digest, "error", cause)
@@ -207,7 +254,7 @@ func (r *rebuiltLayer) Read(p []byte) (int, error) {
 func (r *rebuiltLayer) Close() error {
 	err := r.body.Close()
 	stats := r.body.Stats()
-	took := rebuilding{fetched: r.plan.tables + r.plan.parts.fetched.Load(), local: stats.Local}
+	took := rebuilding{fetched: r.plan.tables + r.plan.parts.fetched.Load(), local: stats.Local, size: r.layer.Size}
 	if stats.Whole {
 		took.fetched += r.layer.Stored
 	}
@@ -236,7 +283,7 @@ func (d *deltas) taken(layer image.Digest) rebuilding {
 // would notes what it would take to put a layer together, where that were done.
 func (d *deltas) would(ctx context.Context, layer remote.Layer) {
 	if plan := d.plan(ctx, layer); plan != nil {
-		d.note(layer.Digest, rebuilding{plan.tables + plan.parts.fetched.Load() + plan.Fetch, plan.Local})
+		d.note(layer.Digest, rebuilding{plan.tables + plan.parts.fetched.Load() + plan.Fetch, plan.Local, plan.size})
 	}
 }
 
@@ -246,6 +293,7 @@ func (d *deltas) mislead() {
 	defer d.mu.Unlock()
 	d.misled = true
 	clear(d.rebuilt)
+	clear(d.planned)
 }
 
 func (d *deltas) isMisled() bool {

@@ -321,7 +321,7 @@ func (p *pull) unpacked(ids ...image.Digest) (size int64) {
 		if in, ok := p.packed[d]; ok {
 			size += packedGrowth * in.Size
 		} else {
-			size += max(0, p.layers[d].Size)
+			size += max(0, p.sent(d).Size)
 		}
 	}
 	return size

@@ -21,8 +21,8 @@ type Unpacker interface {
 // pack finds out what is sent of those layers of which the remote does not know how
 // large they are before they are read, such as those of a registry: an archive says so
 // of each before its bytes. Where the engine takes it, that is what they are compressed
-// in, as it is. Else they are read once more than others. It may be called again, for
-// more of them.
+// in, as it is. Else they are read once more than others. Where one is put together, its
+// index says how large it is. It may be called again, for more of them.
 func (p *pull) pack(ctx context.Context, send []image.Digest) error {
 	as, err := p.tree.Packed()
 	if err != nil {
@@ -32,6 +32,14 @@ func (p *pull) pack(ctx context.Context, send []image.Digest) error {
 	for _, d := range send {
 		l := p.layers[d]
 		if _, done := p.packed[d]; done || l.Size >= 0 {
+			continue
+		}
+		delete(p.indexed, d)
+		if size, ok := p.deltas.size(ctx, l); ok {
+			if p.indexed == nil {
+				p.indexed = map[image.DiffID]int64{}
+			}
+			p.indexed[d] = size
 			continue
 		}
 		in, known := as[d]
@@ -78,11 +86,15 @@ func (p *pull) measure(ctx context.Context, l remote.Layer) (int64, error) {
 // onlyWriter hides what else a writer can do.
 type onlyWriter struct{ io.Writer }
 
-// sent is the layer that is opened for one of the image: itself, or what it is
-// compressed in.
+// sent is the layer that is opened for one of the image: itself, as large as its index
+// says where only that does, or what it is compressed in.
 func (p *pull) sent(d image.Digest) remote.Layer {
 	if in, ok := p.packed[d]; ok {
 		return remote.Layer{Digest: in.Digest, Size: in.Size, Stored: in.Size, Object: p.layers[d].Object}
 	}
-	return p.layers[d]
+	l := p.layers[d]
+	if size, ok := p.indexed[d]; ok {
+		l.Size = size
+	}
+	return l
 }

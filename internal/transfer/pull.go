@@ -71,6 +71,8 @@ type pull struct {
 	made []image.ID // images of stacks that this pull's loads have brought into the engine, or may have
 	left []image.ID // such images of earlier pulls, which were killed, and of others at this time
 
+	indexed map[image.DiffID]int64 // layers to be put together, and how large their indexes say that they are, see pack
+
 	planned map[image.Digest]bool // layers of dry runs, which images of one call share
 
 	deltas *deltas // nil where none of its layers can be put together
@@ -143,7 +145,7 @@ func (p *pull) read(ctx context.Context, id image.ID) (err error) {
 	for _, l := range layers {
 		p.layers[l.Digest] = l
 	}
-	p.packed = nil
+	p.packed, p.indexed = nil, nil
 	if p.to.Kind() == engine.Containerd && p.tree.Kind == image.ConfigKind { // whose name goes by their sizes
 		if err := p.pack(ctx, image.Distinct(p.order)); err != nil {
 			return err
@@ -296,6 +298,9 @@ func (p *pull) result(sent []image.Digest) Result {
 	for _, d := range image.Distinct(p.order) {
 		l := p.layers[d]
 		took := p.deltas.taken(d)
+		if l.Size < 0 && took.size > 0 {
+			l.Size = took.size
+		}
 		r.Layers = append(r.Layers, LayerResult{Digest: d, Size: l.Size, Stored: l.Stored, Moved: slices.Contains(sent, d), Fetched: took.fetched, Local: took.local})
 	}
 	r.shareIn(p.planned)

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"golang.org/x/sync/errgroup"
@@ -37,8 +38,10 @@ type relation struct {
 	without []image.Digest
 	budget  int64 // bytes of indexes that may still be read
 
-	found bool
-	all   []*relative
+	found    bool
+	looked   bool
+	readable bool // the engine's layers are, if there are any
+	all      []*relative
 }
 
 // relative is a layer that the engine has.
@@ -53,23 +56,37 @@ type relative struct {
 
 func (r *relation) empty() bool { return len(r.all) == 0 }
 
-// find asks the engine what it has, and the remote what it knows of that, once.
+// find asks the engine what it has, once.
 func (r *relation) find(ctx context.Context) error {
 	if r.found {
 		return nil
 	}
 	found, err := r.engine.Relatives(ctx, r.names, r.without)
+	if errors.Is(err, errors.ErrUnsupported) {
+		r.found = true
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	var all []*relative
-	var ask []image.Digest
+	r.readable = true
 	for _, f := range found {
-		one := &relative{Relative: f, known: r.tables.has(f.Digest)}
+		r.all = append(r.all, &relative{Relative: f, known: r.tables.has(f.Digest)})
+	}
+	r.found = true
+	return nil
+}
+
+// look asks the remote what it knows of what the engine has, once. What nobody knows is left out from then on.
+func (r *relation) look(ctx context.Context) error {
+	if r.looked {
+		return nil
+	}
+	var ask []image.Digest
+	for _, one := range r.all {
 		if !one.known && len(ask) < mostRelatives {
-			ask = append(ask, f.Digest)
+			ask = append(ask, one.Digest)
 		}
-		all = append(all, one)
 	}
 	var there remote.Found
 	if len(ask) > 0 {
@@ -79,13 +96,14 @@ func (r *relation) find(ctx context.Context) error {
 		}
 		there = *answer
 	}
-	for _, one := range all {
+	var known []*relative
+	for _, one := range r.all {
 		one.layer = there.Layers[one.Digest]
-		if one.known || one.layer.Stored > 0 { // else nobody knows what is in it
-			r.all = append(r.all, one)
+		if one.known || one.layer.Stored > 0 {
+			known = append(known, one)
 		}
 	}
-	r.found = true
+	r.all, r.looked = known, true
 	return nil
 }
 

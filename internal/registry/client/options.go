@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/dogestry/dogestry/internal/chunk"
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/sealed"
@@ -23,6 +24,7 @@ type Options struct {
 	Name string // as the user named it, for messages
 
 	Compression Compression // of layers that come as tars
+	NoIndex     bool        // zstd: without a chunk index, and in as few frames as the codec makes
 	CacheDir    string      // where pushes remember what they compressed; "" remembers nothing
 	Writes      bool        // ask for the right to push, too
 	Plan        bool        // change nothing: a layer that could be mounted counts as there
@@ -100,14 +102,18 @@ func (c Compression) media() string {
 	return tar + [...]string{Gzip: "+gzip", Zstd: "+zstd", None: ""}[c]
 }
 
-func (c Compression) encode(src io.Reader) io.ReadCloser {
-	switch c {
-	case Gzip:
-		return codec.EncodeGzip(src)
-	case Zstd:
-		return codec.Zstd.Encode(src)
+// encode returns a tar as the options say that it is stored. A registry keeps blobs byte
+// for byte, and who decodes zstd passes over the index (RFC 8878, "Skippable Frames").
+func (o Options) encode(tar io.Reader) io.ReadCloser {
+	switch {
+	case o.Compression == Gzip:
+		return codec.EncodeGzip(tar)
+	case o.Compression == Zstd && !o.NoIndex:
+		return chunk.Encode(codec.Zstd, tar)
+	case o.Compression == Zstd:
+		return codec.Zstd.Encode(tar)
 	}
-	return codec.None.Encode(src)
+	return codec.None.Encode(tar)
 }
 
 const (

@@ -134,8 +134,9 @@ type download struct {
 	end        context.CancelFunc // of all requests
 	id         image.Digest
 
-	at    int64 // bytes that came
-	size  int64 // of the blob, -1 where the registry does not say
+	at    int64 // of the blob, where the next byte belongs
+	size  int64 // of the blob, -1 where the registry does not say; of a part where it ends
+	part  bool  // of the blob alone, from at on
 	body  io.ReadCloser
 	err   error // why no more comes
 	tries int   // since bytes came
@@ -144,7 +145,10 @@ type download struct {
 // open asks for what has not come yet.
 func (d *download) open() error {
 	q := request{method: http.MethodGet, path: "/blobs/" + d.id.String(), header: http.Header{}}
-	if d.at > 0 {
+	switch {
+	case d.part:
+		q.header.Set("Range", fmt.Sprintf("bytes=%d-%d", d.at, d.size-1))
+	case d.at > 0:
 		q.header.Set("Range", fmt.Sprintf("bytes=%d-", d.at))
 	}
 	resp, err := d.repository.do(d.ctx, q)
@@ -153,9 +157,12 @@ func (d *download) open() error {
 	}
 	skip := int64(0)
 	switch {
+	case d.part && resp.StatusCode == http.StatusOK: // all of it, however much that is
+		resp.Body.Close()
+		return errNoRanges
 	case d.at == 0 && resp.StatusCode == http.StatusOK:
 		d.size = resp.ContentLength
-	case d.at > 0 && resp.StatusCode == http.StatusPartialContent:
+	case (d.at > 0 || d.part) && resp.StatusCode == http.StatusPartialContent:
 		if got := resp.Header.Get("Content-Range"); !strings.HasPrefix(got, fmt.Sprintf("bytes %d-", d.at)) {
 			resp.Body.Close()
 			return errors.New("it gives another part of the blob than it was asked for")
@@ -166,11 +173,19 @@ func (d *download) open() error {
 		return answered(resp)
 	}
 	d.body = resp.Body
+	if d.part { // whatever else comes
+		d.body = limitedBody{io.LimitReader(resp.Body, d.size-d.at), resp.Body}
+	}
 	if _, err := io.CopyN(io.Discard, d.body, skip); err != nil {
 		d.shut()
 		return err
 	}
 	return nil
+}
+
+type limitedBody struct {
+	io.Reader
+	io.Closer
 }
 
 func (d *download) shut() {
@@ -216,7 +231,7 @@ func (d *download) again(err error) {
 		d.err = d.ctx.Err()
 		return
 	}
-	if a := answerOf(err); a != nil || d.tries >= attempts-1 || d.size < 0 && d.at > 0 {
+	if a := answerOf(err); a != nil || errors.Is(err, errNoRanges) || d.tries >= attempts-1 || d.size < 0 && d.at > 0 {
 		d.err = err
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
 
@@ -29,6 +30,8 @@ type Registry struct {
 	hints     *hints
 	shelf     shelf
 	known     *recent[knownKey, any] // what repositories have learned from documents: see fact
+
+	noRanges atomic.Bool // blobs are not given in parts: it was tried
 
 	scheme sync.Mutex // held while it is found out
 	base   string     // "https://host" once it is known

@@ -47,7 +47,7 @@ func (p *Repository) PutLayer(ctx context.Context, layer image.Descriptor, r io.
 		if most >= 0 { // what cannot be compressed grows
 			most += most/8 + 64<<10
 		}
-		encoder = method.encode(body)
+		encoder = p.registry.o.encode(body)
 		stream = encoder
 	case !tar || compressed: // a push or copy has to know what is in it
 		head := bufio.NewReader(body)
