@@ -34,8 +34,8 @@ type Comparison struct {
 
 // LayerComparison is what is fetched of one layer.
 type LayerComparison struct {
-	Digest image.Digest `json:"digest"`
-	Size   int64        `json:"size"` // -1 where it is not known
+	Digest image.Digest `json:"digest"` // the diffID, where the remote knows the layer by that
+	Size   int64        `json:"size"`   // -1 where it is not known
 	Stored int64        `json:"stored"`
 	Fetch  int64        `json:"fetch"`           // its index, and those of From's layers that no layer before has taken, included
 	Local  int64        `json:"local"`           // content that From has
@@ -146,21 +146,32 @@ func layersOf(ctx context.Context, from remote.Source, ref image.Reference, o Op
 	for tar, l := range packed {
 		tars[l.Digest] = tar
 	}
-	var ids []image.Digest
-	for _, l := range tree.Layers() {
-		ids = append(ids, l.Digest)
-	}
-	found, err := remote.Layers(ctx, from, image.Distinct(ids))
-	if err != nil {
-		return id, nil, fmt.Errorf("%s: %w", ref, err)
-	}
 	var layers []*compared
-	for _, l := range found {
-		one := &compared{Layer: l, tar: l.Digest, from: from}
+	var ask []image.Digest
+	for _, l := range tree.Layers() {
+		one := &compared{Layer: remote.Layer{Digest: l.Digest}, tar: l.Digest, from: from}
 		if tar, ok := tars[l.Digest]; ok {
 			one.tar = tar
 		}
-		layers = append(layers, one)
+		if slices.Contains(ask, one.tar) {
+			continue
+		}
+		layers, ask = append(layers, one), append(ask, one.tar)
+	}
+	found, err := from.Look(ctx, remote.Closure{Layers: ask}, nil)
+	if err != nil {
+		return id, nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	for _, l := range layers {
+		named := l.Digest
+		if l.Layer = found.Layers[l.tar]; found.Torn[l.tar] == nil {
+			continue
+		}
+		there, err := remote.Layers(ctx, from, []image.Digest{named}) // as a manifest has it
+		if err != nil {
+			return id, nil, fmt.Errorf("%s: %w", ref, err)
+		}
+		l.Layer = there[0]
 	}
 	return id, layers, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/registry/registrytest"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/storage/mem"
 )
@@ -245,5 +246,17 @@ func TestCompareIsInterrupted(t *testing.T) {
 			t.Errorf("at read %d of %d: %v", at, all, err)
 		}
 		cancel()
+	}
+}
+
+// TestCompareRegistry: of a registry the layers are compared that lie in zstd, by their diffIDs.
+func TestCompareRegistry(t *testing.T) {
+	w := newRegistryWorld(t, registrytest.Options{})
+	c := compareAll(t, w.registry(t), "much:1", "much:2", w.o)
+	if len(c.Layers) != 1 || c.Shared != 1 {
+		t.Fatalf("%+v", c)
+	}
+	if l := c.Layers[0]; l.Whole != "" || l.Fetch > l.Stored/2 || !slices.Equal(l.Names, []string{"srv/app/017"}) || l.Digest != digestOf(t, layerOf(w.two)) {
+		t.Errorf("%+v", l)
 	}
 }
