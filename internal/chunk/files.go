@@ -38,11 +38,11 @@ func (x *Index) Files(ctx context.Context, open Reader) iter.Seq2[File, error] {
 			if err != nil { // the end, or no tar from here on
 				at = x.contents()
 			}
-			if own := last.At + size; err != nil && own < at {
+			if err != nil && size < at-last.At {
 				if last.Size = size; size > 0 && !yield(last, nil) {
 					return
 				}
-				last = File{At: own}
+				last = File{At: last.At + size}
 			}
 			if last.Size = at - last.At; last.Size > 0 && !yield(last, nil) || err != nil {
 				return
@@ -86,6 +86,9 @@ func (r *headers) content() int64 {
 }
 
 func (r *headers) Read(p []byte) (int, error) {
+	if r.err == nil {
+		r.err = r.ctx.Err()
+	}
 	if r.err != nil {
 		return 0, r.err
 	}

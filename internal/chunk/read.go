@@ -186,8 +186,11 @@ func inflate(b []byte, size int64) ([]byte, error) {
 	}
 	defer z.Close()
 	raw, err := z.DecodeAll(b, nil)
-	if err != nil || int64(len(raw)) != size {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, errors.Join(err, io.ErrUnexpectedEOF))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	case int64(len(raw)) != size:
+		return nil, fmt.Errorf("%w: %d bytes of it are to be %d", ErrDamaged, len(raw), size)
 	}
 	return raw, nil
 }

@@ -38,10 +38,11 @@ in them, as their chunk indexes tell.`,
 			display, hide := a.show()
 			defer hide()
 			display.Status("reading " + args[0])
-			in, err := a.openImages(c.Context(), args[0], toRead, "")
+			in, closeIn, err := a.openToRead(c.Context(), args[0], cacheFlags{}, display.Status)
 			if err != nil {
 				return err
 			}
+			defer closeIn() //nolint:errcheck // nothing was written
 			o.Progress, o.Log = display, a.log()
 			found, err := transfer.Compare(c.Context(), in, from, to, files || a.json, o)
 			hide()
@@ -86,7 +87,10 @@ func (a *app) printComparison(found *transfer.Comparison, files bool) error {
 			if name == "" {
 				name = "(what no header names)"
 			}
-			fmt.Fprintf(a.out, "%s  %s\n", l.Digest.Short(), printable(name))
+			fmt.Fprintf(a.out, "%s  %s\n", l.Digest.Short(), oneLine(name))
+		}
+		if files && l.MoreNames > 0 {
+			fmt.Fprintf(a.out, "%s  (%s more)\n", l.Digest.Short(), count(l.MoreNames, "file"))
 		}
 	}
 	_, err := fmt.Fprintf(a.out, "%s → %s: %s to fetch, of %s stored; %s shared\n",

@@ -307,3 +307,30 @@ func (w whole) Get(ctx context.Context, key string, offset, length int64) (io.Re
 	}
 	return w.Store.Get(ctx, key, offset, length)
 }
+
+// inexact is a store that reads more than a part where its server has none.
+type inexact struct{ storage.Store }
+
+func (inexact) GetExact(context.Context, string, int64, int64) (io.ReadCloser, error) {
+	return nil, errors.ErrUnsupported
+}
+
+// TestOpenPartExact: of a store that reads the whole for a part, parts are refused.
+func TestOpenPartExact(t *testing.T) {
+	s := mem.New()
+	o := newOlder(t, s)
+	for store, want := range map[storage.Store]error{s: nil, inexact{s}: errors.ErrUnsupported} {
+		r := open(t, store, codec.LZ4)
+		layers, err := remote.Layers(t.Context(), r, []image.DiffID{o.lz4})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := r.OpenPart(t.Context(), layers[0], 5, 5)
+		if !errors.Is(err, want) {
+			t.Errorf("%T: %v", store, err)
+		}
+		if err == nil {
+			body.Close()
+		}
+	}
+}

@@ -22,7 +22,7 @@ func (r *Repo) OpenPart(ctx context.Context, layer remote.Layer, offset, n int64
 	if c, _ := codecOf(file); c == codec.None || id != layer.Digest {
 		return nil, fmt.Errorf("%s is not encoded: %w", layer.Object, errors.ErrUnsupported)
 	}
-	body, err := r.store.Get(ctx, layer.Object, offset, n)
+	body, err := storage.GetExact(ctx, r.store, layer.Object, offset, n)
 	switch {
 	case errors.Is(err, storage.ErrNotFound): // since Look
 		return nil, r.incomplete(missingObject(layer.Object))

@@ -72,6 +72,21 @@ func Part(ctx context.Context, s Store, key string, offset, length int64) (io.Re
 	return part{io.LimitReader(r, length), r}, nil
 }
 
+// Exact is a Store that may find out by asking alone that its server sends no parts, and whose Get reads more then.
+type Exact interface {
+	// GetExact is Get, and fails with errors.ErrUnsupported where more than the part would come.
+	GetExact(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
+}
+
+// GetExact is Get for those to whom a part is of no use where the rest has to come as well: then it fails with
+// errors.ErrUnsupported.
+func GetExact(ctx context.Context, s Store, key string, offset, length int64) (io.ReadCloser, error) {
+	if exact, ok := s.(Exact); ok {
+		return exact.GetExact(ctx, key, offset, length)
+	}
+	return s.Get(ctx, key, offset, length)
+}
+
 type part struct {
 	io.Reader
 	io.Closer

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dogestry/dogestry/internal/chunk"
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/delta"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -32,21 +34,30 @@ type Comparison struct {
 
 // LayerComparison is what is fetched of one layer.
 type LayerComparison struct {
-	Digest image.Digest `json:"digest"`
-	Size   int64        `json:"size"`
+	Digest image.Digest `json:"digest"` // the diffID, where the remote knows the layer by that
+	Size   int64        `json:"size"`   // -1 where it is not known
 	Stored int64        `json:"stored"`
-	Fetch  int64        `json:"fetch"` // its index, and those of other layers that it takes, included
-	Local  int64        `json:"local"` // content that From has
-	Whole  string       `json:"whole,omitempty"`
+	Fetch  int64        `json:"fetch"`           // its index, and those of From's layers that no layer before has taken, included
+	Local  int64        `json:"local"`           // content that From has
+	Whole  string       `json:"whole,omitempty"` // why all of it is fetched, for people
 
-	// Files with content, how many of them have any that From has not, and, where they were asked for, their names.
-	Files   int      `json:"files,omitempty"`
-	Changed int      `json:"changed,omitempty"`
-	Names   []string `json:"names,omitempty"`
+	// Files with content, how many of them are in chunks that From has not, and, where they were asked for, their
+	// names. Small neighbours are in one chunk. MoreNames are not told: there are too many.
+	Files     int      `json:"files,omitempty"`
+	Changed   int      `json:"changed,omitempty"`
+	Names     []string `json:"names,omitempty"`
+	MoreNames int      `json:"moreNames,omitempty"`
 }
 
-// indexesAtOnce bounds the chunk indexes that Compare reads at once.
-const indexesAtOnce = 4
+const (
+	// indexesAtOnce bounds the chunk indexes that Compare reads at once.
+	indexesAtOnce = 4
+	// mostCompared bounds their memory, all together: frames, chunks, spans and blocks, of some 40 bytes each. Some
+	// 200 GB of layers have so many.
+	mostCompared = 4 << 20
+	// mostNamed bounds the bytes of the names of files.
+	mostNamed = 32 << 20
+)
 
 // Compare reads the documents of two images and the chunk indexes of layers that they do not share. Of indexes those of
 // o.Platform are compared, without one all that the remote has. Where names are asked for it may read more than a pull
@@ -54,7 +65,7 @@ const indexesAtOnce = 4
 func Compare(ctx context.Context, from remote.Source, a, b image.Reference, names bool, o Options) (*Comparison, error) {
 	o = o.withDefaults()
 	c := &Comparison{From: a, To: b, Layers: []LayerComparison{}}
-	var old, new []remote.Layer
+	var old, new []*compared
 	var err error
 	if c.FromID, old, err = layersOf(ctx, from, a, o); err != nil {
 		return nil, err
@@ -64,17 +75,22 @@ func Compare(ctx context.Context, from remote.Source, a, b image.Reference, name
 	}
 	had := map[image.Digest]bool{}
 	for _, l := range old {
-		had[l.Digest] = true
+		had[l.tar] = true
 	}
 	all := len(new)
-	new = slices.DeleteFunc(new, func(l remote.Layer) bool { return had[l.Digest] })
-	c.Shared = all - len(new)
-	known, err := readIndexes(ctx, from, append(slices.Clone(new), old...), o)
-	if err != nil {
+	new = slices.DeleteFunc(new, func(l *compared) bool { return had[l.tar] })
+	if c.Shared = all - len(new); len(new) == 0 {
+		return c, nil
+	}
+	if err := readIndexes(ctx, append(slices.Clone(new), old...), o); err != nil {
 		return nil, err
 	}
+	left := 0 // bytes of names
+	if names {
+		left = mostNamed
+	}
 	for _, l := range new {
-		layer, err := compareLayer(ctx, l, old, known, names)
+		layer, err := l.compare(ctx, old, names, &left, o)
 		if err != nil {
 			return nil, err
 		}
@@ -88,8 +104,19 @@ func Compare(ctx context.Context, from remote.Source, a, b image.Reference, name
 	return c, nil
 }
 
+// compared is a layer of one of the images.
+type compared struct {
+	remote.Layer
+	tar   image.Digest // what two have in common that are one layer: its diffID where that is known, else its digest
+	from  remote.Source
+	parts *layerParts
+	index *chunk.Index
+	why   string // there is no index
+	table int64  // bytes that were read for it, and belong to no layer's Fetch yet
+}
+
 // layersOf returns the layers of an image, each once.
-func layersOf(ctx context.Context, from remote.Source, ref image.Reference, o Options) (image.ID, []remote.Layer, error) {
+func layersOf(ctx context.Context, from remote.Source, ref image.Reference, o Options) (image.ID, []*compared, error) {
 	o.Progress.Status("reading " + ref.String())
 	defer o.Progress.Status("")
 	from = remote.SourceOf(from, ref.Repository)
@@ -99,6 +126,10 @@ func layersOf(ctx context.Context, from remote.Source, ref image.Reference, o Op
 	}
 	choice := chosen(ref.String(), o)
 	tree, err := remote.ReadTree(ctx, from, id, choice.pick)
+	var packed map[image.DiffID]image.Descriptor
+	if err == nil {
+		packed, err = tree.Packed()
+	}
 	var wrong *image.TreeError
 	switch {
 	case errors.As(err, &wrong):
@@ -111,89 +142,138 @@ func layersOf(ctx context.Context, from remote.Source, ref image.Reference, o Op
 			return id, nil, err
 		}
 	}
-	var ids []image.Digest
+	tars := map[image.Digest]image.DiffID{}
+	for tar, l := range packed {
+		tars[l.Digest] = tar
+	}
+	var layers []*compared
+	var ask []image.Digest
 	for _, l := range tree.Layers() {
-		ids = append(ids, l.Digest)
+		one := &compared{Layer: remote.Layer{Digest: l.Digest}, tar: l.Digest, from: from}
+		if tar, ok := tars[l.Digest]; ok {
+			one.tar = tar
+		}
+		if slices.Contains(ask, one.tar) {
+			continue
+		}
+		layers, ask = append(layers, one), append(ask, one.tar)
 	}
-	layers, err := remote.Layers(ctx, from, image.Distinct(ids))
+	found, err := from.Look(ctx, remote.Closure{Layers: ask}, nil)
 	if err != nil {
-		err = fmt.Errorf("%s: %w", ref, err)
+		return id, nil, fmt.Errorf("%s: %w", ref, err)
 	}
-	return id, layers, err
-}
-
-// indexed is a layer and its chunk index.
-type indexed struct {
-	parts *layerParts
-	index *chunk.Index
-	why   error // there is none
+	for _, l := range layers {
+		named := l.Digest
+		if l.Layer = found.Layers[l.tar]; found.Torn[l.tar] == nil {
+			continue
+		}
+		there, err := remote.Layers(ctx, from, []image.Digest{named}) // as a manifest has it
+		if err != nil {
+			return id, nil, fmt.Errorf("%s: %w", ref, err)
+		}
+		l.Layer = there[0]
+	}
+	return id, layers, nil
 }
 
 // readIndexes reads the indexes of layers. A layer without one is no failure.
-func readIndexes(ctx context.Context, from remote.Source, layers []remote.Layer, o Options) (map[image.Digest]*indexed, error) {
-	all := map[image.Digest]*indexed{}
-	parts, ok := from.(remote.Parts)
-	var g errgroup.Group
+func readIndexes(ctx context.Context, layers []*compared, o Options) error {
+	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(indexesAtOnce)
 	o.Progress.Status("reading what is in the layers")
 	defer o.Progress.Status("")
+	var rows atomic.Int64
 	for _, l := range layers {
-		one := &indexed{why: errors.ErrUnsupported}
-		if all[l.Digest] = one; !ok {
-			continue
-		}
-		one.parts = &layerParts{from: parts, layer: l, link: &link{}}
-		g.Go(func() error {
-			one.index, one.why = one.parts.index(ctx)
-			return nil
+		g.Go(func() (err error) {
+			if rows.Load() > mostCompared {
+				l.why = "too many chunks to compare"
+				return nil
+			}
+			err = l.readIndex(ctx)
+			if x := l.index; x != nil {
+				rows.Add(int64(len(x.Frames) + len(x.Chunks) + len(x.Spans) + len(x.Blocks)))
+			}
+			return err
 		})
 	}
-	_ = g.Wait() // none fails
-	return all, ctx.Err()
+	return g.Wait()
 }
 
-// compareLayer plans a layer as a pull would that has the old ones.
-func compareLayer(ctx context.Context, l remote.Layer, old []remote.Layer, known map[image.Digest]*indexed, names bool) (LayerComparison, error) {
-	c := LayerComparison{Digest: l.Digest, Size: l.Size, Stored: l.Stored, Fetch: l.Stored}
-	this := known[l.Digest]
-	switch {
-	case errors.Is(this.why, chunk.ErrNone):
-		c.Whole = "it has no chunk index"
-	case errors.Is(this.why, errors.ErrUnsupported):
-		c.Whole = "parts of it cannot be had"
-	case this.why != nil:
-		return c, this.why
+// readIndex reads the index of a layer, or says why there is none.
+func (l *compared) readIndex(ctx context.Context) error {
+	parts, ok := l.from.(remote.Parts)
+	if !ok {
+		l.why = "parts of it cannot be had"
+		return nil
 	}
-	if c.Whole != "" {
-		return c, nil
+	l.parts = &layerParts{from: parts, layer: l.Layer, link: &link{}}
+	x, err := l.parts.index(ctx)
+	l.table, l.parts.tail = l.parts.fetched.Load(), nil
+	switch {
+	case errors.Is(err, chunk.ErrNone):
+		l.why = "it has no chunk index"
+	case errors.Is(err, errors.ErrUnsupported):
+		l.why = "parts of it cannot be had"
+	case errors.Is(err, chunk.ErrDamaged) || err == nil && l.Size >= 0 && x.Size != l.Size:
+		l.why = "its chunk index is damaged"
+	default:
+		l.index = x
+		return err
+	}
+	return nil
+}
+
+// unplaced is a chunk by what is in it, wherever that is.
+func unplaced(c chunk.Chunk) chunk.Chunk {
+	c.At = 0
+	return c
+}
+
+// compare plans a layer as a pull would that has the old ones.
+func (l *compared) compare(ctx context.Context, old []*compared, names bool, left *int, o Options) (LayerComparison, error) {
+	c := LayerComparison{Digest: l.Digest, Size: l.Size, Stored: l.Stored, Fetch: l.Stored, Whole: l.why}
+	if l.index == nil {
+		return c, ctx.Err()
+	}
+	there := map[chunk.Chunk]bool{}
+	for _, c := range l.index.Chunks {
+		there[unplaced(c)] = false
 	}
 	var locals []delta.Local
-	there := map[chunk.Sum]bool{}
-	var tables int64
+	var give []*compared
 	for _, o := range old {
-		one := known[o.Digest]
-		if one.index == nil {
+		if o.index == nil {
 			continue
 		}
-		locals = append(locals, delta.Local{Digest: o.Digest, Index: one.index})
-		tables += one.parts.fetched.Load()
-		for _, chunk := range one.index.Chunks {
-			there[chunk.Sum] = true
+		gives := false
+		for _, c := range o.index.Chunks {
+			if had, ok := there[unplaced(c)]; ok && !had {
+				there[unplaced(c)], gives = true, true
+			}
+		}
+		if gives {
+			locals = append(locals, delta.Local{Digest: o.Digest, Index: o.index})
+			give = append(give, o)
 		}
 	}
-	plan := delta.NewPlan(this.index, locals)
+	plan := delta.NewPlan(l.index, locals)
 	c.Local = plan.Local
-	switch fetch := plan.Fetch + this.parts.fetched.Load() + tables; {
-	case plan.Local == 0 || fetch >= l.Stored:
+	switch {
+	case l.Stored < o.leastDelta:
+		c.Whole = "it is small"
+	case plan.Local == 0 || !plan.Worth(l.Stored, 1, localRate, 0): // over the slowest link
 		c.Whole = "too little of it is in the other image"
 	default:
-		c.Fetch = fetch
+		c.Fetch = plan.Fetch + l.table
+		for _, o := range give {
+			c.Fetch, o.table = c.Fetch+o.table, 0
+		}
 	}
-	return c, c.files(ctx, this, there, names)
+	return c, c.files(ctx, l, there, names, left)
 }
 
-// files counts the files that have chunks which are not there, and names them.
-func (c *LayerComparison) files(ctx context.Context, in *indexed, there map[chunk.Sum]bool, names bool) error {
+// files counts the files that have chunks which are not there, and names them, as far as left reaches.
+func (c *LayerComparison) files(ctx context.Context, in *compared, there map[chunk.Chunk]bool, names bool, left *int) error {
 	chunks := in.index.Chunks
 	changed := func(at, size int64) bool { // asked in order
 		for len(chunks) > 0 && chunks[0].At+int64(chunks[0].Size) <= at {
@@ -203,7 +283,7 @@ func (c *LayerComparison) files(ctx context.Context, in *indexed, there map[chun
 			if chunk.At >= at+size {
 				break
 			}
-			if !there[chunk.Sum] {
+			if !there[unplaced(chunk)] {
 				return true
 			}
 		}
@@ -221,12 +301,23 @@ func (c *LayerComparison) files(ctx context.Context, in *indexed, there map[chun
 		return nil
 	}
 	for f, err := range in.index.Files(ctx, in.parts.open) {
-		if err != nil {
+		switch {
+		case errors.Is(err, chunk.ErrDamaged) || errors.Is(err, codec.ErrDamaged): // nobody can name them
+			c.Files, c.Changed, c.Names = 0, 0, nil
+			err := c.files(ctx, in, there, false, left)
+			c.MoreNames = c.Changed
 			return err
+		case err != nil:
+			return fmt.Errorf("cannot name the files of layer %s: %w", in.Digest.Short(), err)
 		}
-		if c.Files++; changed(f.At, f.Size) {
-			c.Changed++
+		if c.Files++; !changed(f.At, f.Size) {
+			continue
+		}
+		if c.Changed++; len(f.Name) <= *left {
+			*left -= len(f.Name)
 			c.Names = append(c.Names, f.Name)
+		} else {
+			*left, c.MoreNames = 0, c.MoreNames+1
 		}
 	}
 	return nil

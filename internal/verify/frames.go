@@ -31,9 +31,7 @@ func openIndexed(ctx context.Context, from remote.Source, l remote.Layer) (*inde
 	if !ok || l.Stored <= 0 {
 		return nil, errors.ErrUnsupported
 	}
-	open := func(ctx context.Context, offset, n int64) (io.ReadCloser, error) {
-		return parts.OpenPart(ctx, l, offset, n)
-	}
+	open := partsOf(parts, l)
 	x, err := chunk.Read(ctx, open, l.Stored)
 	if err != nil {
 		return nil, err

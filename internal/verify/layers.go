@@ -316,6 +316,8 @@ func (r *run) judge(ctx context.Context, u unit, err error) error {
 	r.success()
 	f := findingOf(err, Damaged, u.there.Object, c, u.allImages()...)
 	if f.Problem != Missing {
+		r.o.Progress.Status("finding out what is damaged in layer " + u.digest.Short())
+		defer r.o.Progress.Status("")
 		if err := r.findOut(ctx, u, f, err); err != nil {
 			return err
 		}

@@ -403,9 +403,14 @@ type watch struct {
 	read    func(n int)
 	reading func(int64)
 	note    func(string)
+	status  func(string)
 }
 
-func (watch) Status(string) {}
+func (w watch) Status(s string) {
+	if w.status != nil {
+		w.status(s)
+	}
+}
 
 func (w watch) Note(s string) {
 	if w.note != nil {
@@ -425,20 +430,25 @@ func (w watch) Read(n int) {
 	}
 }
 
-// TestProgress proves that what was announced is read, also where layers are cut.
+// TestProgress proves that what was announced is read, also where layers are cut, and that it is told what takes long then.
 func TestProgress(t *testing.T) {
 	w := newWorld(t)
 	plain := fileOf(w.two.DiffIDs()[1], "layer.tar")
 	for _, content := range [][]byte{w.objects[plain], w.objects[plain][:100]} {
 		put(t, w.store, plain, content)
-		var announced, read, notes atomic.Int64
+		var announced, read, notes, looks atomic.Int64
 		w.verify(t, verify.Options{Progress: watch{
 			reading: func(n int64) { announced.Add(n) },
 			read:    func(n int) { read.Add(int64(n)) },
 			note:    func(string) { notes.Add(1) },
+			status: func(s string) {
+				if strings.HasPrefix(s, "finding out what is damaged in layer ") {
+					looks.Add(1)
+				}
+			},
 		}})
-		if announced.Load() < 1000 || read.Load() != announced.Load() || notes.Load() != int64(min(1, len(w.objects[plain])-len(content))) {
-			t.Errorf("%d bytes announced, %d read, %d notes", announced.Load(), read.Load(), notes.Load())
+		if announced.Load() < 1000 || read.Load() != announced.Load() || looks.Load() != notes.Load() || notes.Load() != int64(min(1, len(w.objects[plain])-len(content))) {
+			t.Errorf("%d bytes announced, %d read, %d notes, %d looks", announced.Load(), read.Load(), notes.Load(), looks.Load())
 		}
 	}
 }

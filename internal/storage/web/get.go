@@ -15,6 +15,15 @@ import (
 // the server says that the object is the same. A server without ranges is asked for all of
 // it, and what was not wanted is thrown away.
 func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	return s.get(ctx, key, offset, length, false)
+}
+
+// GetExact implements storage.Exact.
+func (s *Store) GetExact(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	return s.get(ctx, key, offset, length, true)
+}
+
+func (s *Store) get(ctx context.Context, key string, offset, length int64, exact bool) (io.ReadCloser, error) {
 	if err := storage.ValidKey(key); err != nil {
 		return nil, err
 	}
@@ -27,7 +36,7 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 		}
 		return io.NopCloser(strings.NewReader("")), nil
 	}
-	d := &download{store: s, key: key, ctx: ctx, at: offset, end: -1}
+	d := &download{store: s, key: key, ctx: ctx, at: offset, end: -1, exact: exact}
 	if length > 0 && offset+length > offset {
 		d.end = offset + length
 	}
@@ -44,6 +53,7 @@ type download struct {
 	ctx   context.Context
 	at    int64 // of the object, what comes next
 	end   int64 // where it ends; -1 where that is not known
+	exact bool  // nothing but that may come
 
 	validator string // says that the object is the same; empty where the server has none
 	begun     bool   // there was an answer
@@ -89,6 +99,9 @@ func (d *download) accept(answer *http.Response, body io.ReadCloser) error {
 	skip := int64(0)
 	switch answer.StatusCode {
 	case http.StatusOK: // all of it
+		if d.exact && (d.at > 0 || d.end >= 0 && (answer.ContentLength < 0 || answer.ContentLength > d.end)) {
+			return fmt.Errorf("the server sends whole files only: %w", errors.ErrUnsupported)
+		}
 		if skip = d.at; answer.ContentLength >= 0 {
 			d.limit(answer.ContentLength)
 		}
@@ -186,7 +199,7 @@ func (d *download) again(err error) {
 	case d.ctx.Err() != nil:
 		d.err = fmt.Errorf("%s: %w", d.store.name(d.key), d.ctx.Err())
 	case d.end < 0 || d.validator == "" || d.tries+1 >= d.store.o.Attempts,
-		errors.As(err, &answer), errors.As(err, &not), errors.Is(err, storage.ErrChanged):
+		errors.As(err, &answer), errors.As(err, &not), errors.Is(err, storage.ErrChanged), errors.Is(err, errors.ErrUnsupported):
 		d.err = d.store.failure(d.ctx, d.key, err)
 	default:
 		d.tries++

@@ -1,6 +1,8 @@
 package web
 
 import (
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -42,6 +44,36 @@ func TestStore(t *testing.T) {
 				},
 			})
 		})
+	}
+}
+
+// TestGetExact: of a server without ranges no part comes, where it would send more than that.
+func TestGetExact(t *testing.T) {
+	for name, lines := range map[string]string{"ranges": "", "none": "max_ranges 0;"} {
+		dir := t.TempDir()
+		fill(t, dir, "key", []byte("0123456789"))
+		s := open(t, webtest.Start(t, dir, webtest.Options{Lines: lines}).URL())
+		for _, c := range []struct {
+			offset, length int64
+			want           string
+			whole          bool
+		}{{0, -1, "0123456789", true}, {0, 10, "0123456789", true}, {0, 99, "0123456789", true}, {0, 9, "012345678", false}, {1, -1, "123456789", false}, {4, 2, "45", false}} {
+			r, err := s.GetExact(t.Context(), "key", c.offset, c.length)
+			if name == "none" && !c.whole {
+				if !errors.Is(err, errors.ErrUnsupported) {
+					t.Errorf("%s, from %d on %d: %v", name, c.offset, c.length, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s, from %d on %d: %v", name, c.offset, c.length, err)
+				continue
+			}
+			got, err := io.ReadAll(r)
+			if err != nil || string(got) != c.want || r.Close() != nil {
+				t.Errorf("%s, from %d on %d: %q, %v", name, c.offset, c.length, got, err)
+			}
+		}
 	}
 }
 
