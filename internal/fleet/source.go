@@ -99,10 +99,14 @@ func (s *shared) sourceFor(m *member) remote.Source {
 	if r, ok := s.from.(remote.Repositories); ok {
 		return &registry{own, r}
 	}
-	if parts, ok := s.from.(remote.Parts); ok && m == nil {
-		return &divisible{own, parts}
+	parts, ok := s.from.(remote.Parts)
+	if !ok || m != nil {
+		return own
 	}
-	return own
+	if keeper, ok := s.from.(remote.Keeper); ok {
+		return &keeping{divisible{own, parts}, keeper}
+	}
+	return &divisible{own, parts}
 }
 
 // divisible is a source of which a host may read parts. One that shares layers with others may not: they would wait
@@ -110,6 +114,12 @@ func (s *shared) sourceFor(m *member) remote.Source {
 type divisible struct {
 	*source
 	remote.Parts
+}
+
+// keeping is a source that has a cache: what one host puts together, all get out of that.
+type keeping struct {
+	divisible
+	remote.Keeper
 }
 
 // registry is a source whose images belong to repositories.
