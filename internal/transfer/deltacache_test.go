@@ -132,8 +132,24 @@ func TestDeltaOfTheCacheGoesByTheLink(t *testing.T) {
 // TestDeltaForMany: of several engines that want a release at once, through one cache, one puts it together for all.
 func TestDeltaForMany(t *testing.T) {
 	w := newCachedWorld(t)
-	w.o.Progress = nil
 	whole := w.stored(t, layerOf(w.two))
+	w.ontoMany(t)
+	if two := w.store.of(layerOf(w.two)); two > whole/8 {
+		t.Errorf("%d bytes of %d were read", two, whole)
+	}
+}
+
+// TestDeltaForManyIsMisled: an index that lies keeps none of them from the image.
+func TestDeltaForManyIsMisled(t *testing.T) {
+	w := newCachedWorld(t)
+	w.lie(t)
+	w.ontoMany(t)
+}
+
+// ontoMany pulls the second release onto several engines at once.
+func (w *cachedWorld) ontoMany(t *testing.T) {
+	t.Helper()
+	w.o.Progress = nil
 	var g errgroup.Group
 	for range 4 {
 		e := newClassic(w.one)
@@ -146,8 +162,25 @@ func TestDeltaForMany(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Error(err)
 	}
-	if two := w.store.of(layerOf(w.two)); two > whole/8 {
-		t.Errorf("%d bytes of %d were read", two, whole)
+}
+
+// TestDeltaOfTheCachePodman: Podman takes whole archives, and little of them is read of the remote.
+func TestDeltaOfTheCachePodman(t *testing.T) { eachPodman(t, testDeltaOfTheCachePodman) }
+
+func testDeltaOfTheCachePodman(t *testing.T, e *enginetest.Engine, client *counted) {
+	w := newCachedWorld(t)
+	t.Cleanup(func() { removeAll(t, e, "much:1"); removeAll(t, e, "much:2") })
+	mustPull(t, w.through, client, "much:1")
+	w.store.of(layerOf(w.one))
+	results, err := Pull(t.Context(), w.through, client, pulls(t, "much:2"), w.o)
+	if err != nil || results[0].Layers[1].Local == 0 {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	if two, one, whole := w.store.of(layerOf(w.two)), w.store.of(layerOf(w.one)), w.stored(t, layerOf(w.two)); two > whole/8 || one > 0 {
+		t.Errorf("%d bytes of %d were read, and %d of the other", two, whole, one)
+	}
+	if id, _, err := e.ImageID(t.Context(), "much:2"); err != nil || id != w.two.ID() {
+		t.Errorf("the engine has %s, want %s, %v", id, w.two.ID(), err)
 	}
 }
 
