@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/readthrough"
@@ -118,7 +120,7 @@ func TestDeltaOfTheCacheGoesByTheLink(t *testing.T) {
 			o := w.o
 			o.Delta = DeltaAuto
 			from := w.cache.New(slowParts{w.remote, c.latency, c.rate})
-			p := &pull{from: from, to: w.keeper.Client, o: o.withDefaults(), image: pulls(t, "much:2")[0], order: []image.Digest{two}, layers: map[image.Digest]remote.Layer{two: layers[0]}}
+			p := &pull{from: from, to: ofKind(engine.Classic), o: o.withDefaults(), image: pulls(t, "much:2")[0], order: []image.Digest{two}, layers: map[image.Digest]remote.Layer{two: layers[0]}}
 			d := p.newDeltas(p.order)
 			plan := d.plan(t.Context(), layers[0])
 			latency, seen := d.link.speed()
@@ -133,7 +135,9 @@ func TestDeltaOfTheCacheGoesByTheLink(t *testing.T) {
 func TestDeltaForMany(t *testing.T) {
 	w := newCachedWorld(t)
 	whole := w.stored(t, layerOf(w.two))
-	w.ontoMany(t)
+	if made := w.ontoMany(t); made != 1 {
+		t.Errorf("%d of them say that they have put it together", made)
+	}
 	if two := w.store.of(layerOf(w.two)); two > whole/8 {
 		t.Errorf("%d bytes of %d were read", two, whole)
 	}
@@ -146,22 +150,27 @@ func TestDeltaForManyIsMisled(t *testing.T) {
 	w.ontoMany(t)
 }
 
-// ontoMany pulls the second release onto several engines at once.
-func (w *cachedWorld) ontoMany(t *testing.T) {
+// ontoMany pulls the second release onto several engines at once. It returns how many have put it together.
+func (w *cachedWorld) ontoMany(t *testing.T) (made int64) {
 	t.Helper()
 	w.o.Progress = nil
 	var g errgroup.Group
+	var rebuilt atomic.Int64
 	for range 4 {
 		e := newClassic(w.one)
 		client := e.connect(t)
 		g.Go(func() error {
-			_, err := w.onto(e, client, w.two)
+			got, err := w.onto(e, client, w.two)
+			if got.Local > 0 {
+				rebuilt.Add(1)
+			}
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		t.Error(err)
 	}
+	return rebuilt.Load()
 }
 
 // TestDeltaOfTheCachePodman: Podman takes whole archives, and little of them is read of the remote.
