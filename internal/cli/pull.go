@@ -26,7 +26,7 @@ are read and sent; every byte is verified before the engine gets the last one.
 The tag is set in the engine once the image is there in full.
 
 Of a layer that is not there, and whose like is, only what is new is fetched: the
-rest comes out of the engine's own layers. --delta says when.
+rest comes out of the engine's own layers, or of a cache. --delta says when.
 
 --cache keeps what was read, up to --cache-size, in a directory that several
 pulls may share: the remote is asked then what a tag names, and for what the

@@ -99,10 +99,14 @@ func (s *shared) sourceFor(m *member) remote.Source {
 	if r, ok := s.from.(remote.Repositories); ok {
 		return &registry{own, r}
 	}
-	if parts, ok := s.from.(remote.Parts); ok && m == nil {
-		return &divisible{own, parts}
+	parts, ok := s.from.(remote.Parts)
+	if !ok || m != nil {
+		return own
 	}
-	return own
+	if keeper, ok := s.from.(remote.Keeper); ok {
+		return &keeping{divisible{own, parts}, keeper}
+	}
+	return &divisible{own, parts}
 }
 
 // divisible is a source of which a host may read parts. One that shares layers with others may not: they would wait
@@ -112,7 +116,13 @@ type divisible struct {
 	remote.Parts
 }
 
-// divisibleRepository is the same of a repository of a registry.
+// keeping is a source that has a cache: what one host puts together, all get out of that.
+type keeping struct {
+	divisible
+	remote.Keeper
+}
+
+// divisibleRepository is a divisible that is a repository of a registry. A cache keeps layers of these as they are compressed.
 type divisibleRepository struct {
 	repositoryOf
 	remote.Parts

@@ -69,6 +69,7 @@ var (
 	_ remote.Referred = (*Source)(nil)
 	_ remote.Members  = (*Source)(nil)
 	_ remote.Parts    = (*Source)(nil)
+	_ remote.Keeper   = (*Source)(nil)
 )
 
 // New returns from as a Source.
@@ -361,6 +362,31 @@ func (s *Source) OpenPart(ctx context.Context, layer remote.Layer, offset, n int
 		return nil, fmt.Errorf("no parts are to be had of layer %s: %w", layer.Digest.Short(), errors.ErrUnsupported)
 	}
 	return parts.OpenPart(ctx, layer, offset, n)
+}
+
+// Kept implements remote.Keeper, as do the methods below: what is kept below, and nothing where that keeps nothing.
+func (s *Source) Kept(ctx context.Context, without []image.Digest) ([]remote.Layer, error) {
+	if k, ok := s.Remote.(remote.Keeper); ok {
+		return k.Kept(ctx, without)
+	}
+	return nil, nil
+}
+
+// Use implements remote.Keeper.
+func (s *Source) Use(ctx context.Context, layer remote.Layer) (done func()) {
+	if k, ok := s.Remote.(remote.Keeper); ok {
+		return k.Use(ctx, layer)
+	}
+	return func() {}
+}
+
+// OpenMade implements remote.Keeper. Layers of format 1.0 are not made: they have no index.
+func (s *Source) OpenMade(ctx context.Context, layer remote.Layer, open func(context.Context) (io.ReadCloser, error)) (io.ReadCloser, error) {
+	k, ok := s.Remote.(remote.Keeper)
+	if !ok || s.isOriginal(layer) {
+		return nil, fmt.Errorf("nothing keeps layer %s: %w", layer.Digest.Short(), errors.ErrUnsupported)
+	}
+	return k.OpenMade(ctx, layer, open)
 }
 
 // Referrers implements remote.Referred: those that the remote below has, if it has such things.

@@ -20,8 +20,9 @@ import (
 // pace, and none of them holds up another. It ends early only when none is left.
 type flight struct {
 	cache *Cache
-	key   image.Digest // in flights
+	key   flightKey    // in flights
 	layer remote.Layer // as the remote has it
+	open  opener       // opens it, decoded; nil where it comes from the remote
 	repo  *repo.Repo   // the cache, where this layer can be read before it is whole
 
 	cancel context.CancelFunc
@@ -45,11 +46,21 @@ type flight struct {
 	failed   error
 }
 
+// flightKey is what a flight brings, and how. One that is made of other layers is
+// not joined by those who want it from the remote: it may turn out wrong.
+type flightKey struct {
+	id   image.Digest
+	made bool
+}
+
+// opener opens a layer, decoded.
+type opener func(context.Context) (io.ReadCloser, error)
+
 // Memory is what a flight takes beside its readers, in bytes: the file's buffer, and
 // what decodes the layer to prove it.
 const Memory = 8 << 20
 
-// remoteError is a failure of the remote that a layer comes from.
+// remoteError is a failure of the remote that a layer comes from, or of what opener opened.
 type remoteError struct{ cause error }
 
 func (e *remoteError) Error() string { return e.cause.Error() }
@@ -68,15 +79,15 @@ var (
 type flights struct {
 	cache *Cache
 	mu    sync.Mutex
-	under map[image.Digest]*flight
+	under map[flightKey]*flight
 }
 
-// join returns the flight that brings a layer, and begins it where there is none.
-// The caller leaves it.
-func (all *flights) join(ctx context.Context, from remote.Source, layer remote.Layer) *flight {
-	key := layer.Digest
+// join returns the flight that brings a layer, by what open opens unless that is nil,
+// and begins it where there is none. The caller leaves it.
+func (all *flights) join(ctx context.Context, from remote.Source, layer remote.Layer, open opener) *flight {
+	key := flightKey{layer.Digest, open != nil}
 	if !layer.Packed.IsZero() {
-		key = layer.Packed // the same bytes
+		key.id = layer.Packed // the same bytes
 	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -85,7 +96,7 @@ func (all *flights) join(ctx context.Context, from remote.Source, layer remote.L
 		// The reader who comes first may go first.
 		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		f = &flight{
-			cache: all.cache, key: key, layer: layer, cancel: cancel,
+			cache: all.cache, key: key, layer: layer, open: open, cancel: cancel,
 			begun: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 		}
 		all.under[key] = f
@@ -197,13 +208,17 @@ func (f *flight) reserve(ctx context.Context, n int64) bool {
 // fetch moves the layer as the remote keeps it or, where that is not possible, anew.
 func (f *flight) fetch(ctx context.Context, from remote.Source) error {
 	as := image.Descriptor{Digest: f.layer.Digest, Size: f.layer.Size}
-	if source, ok := from.(remote.StoredSource); ok {
+	if source, ok := from.(remote.StoredSource); ok && f.open == nil {
 		err := f.fetchStored(ctx, source, as)
 		if !errors.Is(err, errors.ErrUnsupported) || f.has() != "" {
 			return err
 		}
 	}
-	body, err := from.Open(ctx, f.layer)
+	open := f.open
+	if open == nil {
+		open = func(ctx context.Context) (io.ReadCloser, error) { return from.Open(ctx, f.layer) }
+	}
+	body, err := open(ctx)
 	if err != nil {
 		return &remoteError{err}
 	}

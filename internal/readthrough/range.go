@@ -29,7 +29,7 @@ func (s *Source) OpenRange(ctx context.Context, layer remote.Layer, offset, n in
 		return &pinnedReader{ReadCloser: body, end: func() { s.cache.room.unuse(pinned) }}, nil
 	}
 	has, ok := s.from.(remote.Ranges)
-	if !ok || layer.Source == inCache {
+	if !ok || layer.Source == remote.InCache {
 		return nil, fmt.Errorf("the cache has not layer %s: %w", layer.Digest.Short(), errors.ErrUnsupported)
 	}
 	return has.OpenRange(ctx, layer, offset, n)
@@ -52,7 +52,7 @@ func (r *pinnedReader) Close() error {
 // OpenDecoded implements remote.Unproved. What comes into the cache just now is proved
 // all the same, and so is what a remote gives only so.
 func (s *Source) OpenDecoded(ctx context.Context, layer remote.Layer) (io.ReadCloser, error) {
-	r, err := s.read(ctx, layer, false)
+	r, err := s.read(ctx, layer, false, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -38,12 +38,9 @@ var (
 	_ remote.Parts        = (*Source)(nil)
 )
 
-// inCache is the Layer.Source of layers that were found in the cache.
-const inCache = "cache"
-
 // New returns from as it is to be read through the cache.
 func (c *Cache) New(from remote.Source) *Source {
-	return &Source{cache: c, from: from, flights: &flights{cache: c, under: map[image.Digest]*flight{}}}
+	return &Source{cache: c, from: from, flights: &flights{cache: c, under: map[flightKey]*flight{}}}
 }
 
 // NewLive is New for a remote that is written to, too: what it has is asked of it each
@@ -96,7 +93,7 @@ func (s *Source) Look(ctx context.Context, c remote.Closure, known map[image.Dig
 	mine := &remote.Found{Documents: map[image.Digest]string{}, Layers: map[image.Digest]remote.Layer{}, Torn: map[image.Digest]error{}}
 	var rest remote.Closure
 	for _, l := range s.cache.look(ctx, remote.Closure{Layers: c.Layers}) {
-		l.Source, l.Version = inCache, ""
+		l.Source, l.Version = remote.InCache, ""
 		mine.Layers[l.Digest] = l
 	}
 	for _, id := range c.Layers {
@@ -131,7 +128,7 @@ func (s *Source) LookBlob(ctx context.Context, id image.Digest, known map[image.
 	if !s.live {
 		there := &remote.Found{Documents: map[image.Digest]string{}, Layers: map[image.Digest]remote.Layer{}, Torn: map[image.Digest]error{}}
 		if l, ok := s.cache.find(ctx, id); ok {
-			l.Source, l.Version = inCache, ""
+			l.Source, l.Version = remote.InCache, ""
 			there.Layers[id] = l
 			return there, nil
 		}
@@ -145,7 +142,7 @@ func (s *Source) LookBlob(ctx context.Context, id image.Digest, known map[image.
 
 // Open implements remote.Source.
 func (s *Source) Open(ctx context.Context, layer remote.Layer) (io.ReadCloser, error) {
-	r, err := s.read(ctx, layer, false)
+	r, err := s.read(ctx, layer, false, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +161,7 @@ func (s *Source) OpenStored(ctx context.Context, layer remote.Layer) (remote.Sto
 	if _, ok := s.from.(remote.StoredSource); !ok {
 		return remote.Stored{}, fmt.Errorf("the remote gives no layers as it keeps them: %w", errors.ErrUnsupported)
 	}
-	r, err := s.read(ctx, layer, true)
+	r, err := s.read(ctx, layer, true, nil)
 	if err != nil {
 		return remote.Stored{}, err
 	}
@@ -183,7 +180,7 @@ func (s *Source) OpenStored(ctx context.Context, layer remote.Layer) (remote.Sto
 // OpenPart implements remote.Parts: of a layer that the cache has, from there, else of the remote, where that gives
 // parts. They are not kept.
 func (s *Source) OpenPart(ctx context.Context, layer remote.Layer, offset, n int64) (io.ReadCloser, error) {
-	if layer.Source == inCache {
+	if layer.Source == remote.InCache {
 		return s.cache.repo.OpenPart(ctx, layer, offset, n)
 	}
 	parts, ok := s.from.(remote.Parts)
@@ -210,15 +207,15 @@ func (s *Source) Damage(layer remote.Layer, cause error) error {
 		s.cache.lost(ctx, found, cause)
 		return s.cache.damage(found, cause)
 	}
-	if source, ok := s.from.(remote.StoredSource); ok && layer.Source != inCache {
+	if source, ok := s.from.(remote.StoredSource); ok && layer.Source != remote.InCache {
 		return source.Damage(layer, cause)
 	}
 	return s.cache.damage(layer, cause)
 }
 
-// read opens a layer in the cache, or brings it there. It returns no reader, and no
-// error, where the remote has to be read directly.
-func (s *Source) read(ctx context.Context, layer remote.Layer, raw bool) (*reader, error) {
+// read opens a layer in the cache, or brings it there: by what open opens, where that is not nil, else from the
+// remote. It returns no reader, and no error, where the cache cannot have it.
+func (s *Source) read(ctx context.Context, layer remote.Layer, raw bool, open opener) (*reader, error) {
 	for range attempts {
 		if found, ok := s.cache.find(ctx, layer.Digest); ok {
 			r, err := s.fromCache(ctx, layer, found, raw)
@@ -234,7 +231,7 @@ func (s *Source) read(ctx context.Context, layer remote.Layer, raw bool) (*reade
 		if err != nil {
 			return nil, err
 		}
-		f := s.flights.join(ctx, s.from, up)
+		f := s.flights.join(ctx, s.from, up, open)
 		select {
 		case <-f.begun:
 		case <-f.done:
@@ -293,7 +290,7 @@ const small = 64 << 10
 
 // upstream returns a layer as the remote has it.
 func (s *Source) upstream(ctx context.Context, layer remote.Layer) (remote.Layer, error) {
-	if layer.Source != inCache {
+	if layer.Source != remote.InCache {
 		return layer, nil
 	}
 	found, err := remote.Layers(ctx, s.from, []image.Digest{layer.Digest})

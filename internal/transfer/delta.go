@@ -15,14 +15,14 @@ import (
 	"github.com/dogestry/dogestry/internal/remote"
 )
 
-// Delta says when a pull puts a layer together: out of what the engine has, and those parts of the stored layer
-// that it has not.
+// Delta says when a pull puts a layer together: out of what the engine or the cache has, and those parts of the stored
+// layer that they have not.
 type Delta string
 
 // The values of Delta. The zero value is DeltaAuto.
 const (
 	DeltaAuto   Delta = "auto"   // where that is quicker than the whole layer, by what the pull measures
-	DeltaAlways Delta = "always" // where the engine has anything of it
+	DeltaAlways Delta = "always" // where anything of it is there
 	DeltaNever  Delta = "never"
 )
 
@@ -51,7 +51,8 @@ const (
 	enough = 90
 	// localRate is how many bytes a second are read of what the engine has, and hashed: what disks of rented machines
 	// give. It is not measured, since what is read to do so comes from memory afterwards. It decides between links of
-	// a gigabit and more alone: over slower ones parts win at any rate.
+	// a gigabit and more alone: over slower ones parts win at any rate. It holds for a cache as well: less is read
+	// there, and frames decode several times as fast.
 	localRate = 150e6
 )
 
@@ -61,6 +62,7 @@ type deltas struct {
 	o        Options
 	source   remote.Source
 	parts    remote.Parts
+	keeper   remote.Keeper // nil where nothing keeps layers
 	relation *relation
 	link     link
 
@@ -77,15 +79,16 @@ type deltas struct {
 // rebuilding is what a layer took that was put together, in bytes.
 type rebuilding struct {
 	fetched int64 // read of the remote: indexes, literals, frames, and what is between them
-	local   int64 // contents that the engine had
+	local   int64 // contents that the engine or the cache had
 	size    int64 // of the layer
 }
 
 // deltas returns what puts together the layers that the engine lacks; nil where nothing can.
 func (p *pull) newDeltas(send []image.Digest) *deltas {
 	parts, gives := p.from.(remote.Parts)
-	engine, has := p.to.(Relatives)
-	if p.o.Delta == DeltaNever || !gives || !has {
+	engine, _ := p.to.(Relatives)
+	keeper, _ := p.from.(remote.Keeper)
+	if p.o.Delta == DeltaNever || !gives || engine == nil && keeper == nil {
 		return nil
 	}
 	blobs := map[image.Digest]bool{}
@@ -105,10 +108,13 @@ func (p *pull) newDeltas(send []image.Digest) *deltas {
 	if stored == 0 {
 		return nil
 	}
-	d := &deltas{o: p.o, source: p.from, parts: parts, blobs: blobs, rebuilt: map[image.Digest]rebuilding{}, planned: map[image.Digest]*layerPlan{}}
+	d := &deltas{
+		o: p.o, source: p.from, parts: parts, keeper: keeper, blobs: blobs,
+		rebuilt: map[image.Digest]rebuilding{}, planned: map[image.Digest]*layerPlan{},
+	}
 	d.relation = &relation{
-		engine: engine, source: p.from, parts: parts, link: &d.link, tables: tables{p.o.CacheDir, p.o.Log}, log: p.o.Log,
-		names: []image.Reference{p.image.Source, p.image.Target}, budget: stored / tableShare,
+		engine: engine, keeper: keeper, source: p.from, parts: parts, link: &d.link, tables: tables{p.o.CacheDir, p.o.Log}, log: p.o.Log,
+		names: []image.Reference{p.image.Source, p.image.Target}, own: p.order, budget: stored / tableShare,
 	}
 	for _, l := range p.order {
 		if !missing[l] {
@@ -153,12 +159,17 @@ func (d *deltas) take(ctx context.Context, layer remote.Layer) *layerPlan {
 	return d.plan(ctx, layer)
 }
 
+// may reports whether a layer may be put together: large ones that the engine gets as tars, and the cache has not.
+func (d *deltas) may(layer remote.Layer) bool {
+	return d != nil && layer.Stored >= d.o.leastDelta && layer.Source != remote.InCache && !d.blobs[layer.Digest] && !d.isMisled()
+}
+
 // plan finds out whether a layer is to be put together, and how. It returns nil where it is to be read whole.
 func (d *deltas) plan(ctx context.Context, layer remote.Layer) *layerPlan {
-	if d == nil || layer.Stored < d.o.leastDelta || d.blobs[layer.Digest] || d.isMisled() {
+	if !d.may(layer) {
 		return nil
 	}
-	d.o.Progress.Status("looking what the engine has of layer " + layer.Digest.Short())
+	d.o.Progress.Status("looking what is there of layer " + layer.Digest.Short())
 	defer d.o.Progress.Status("")
 	plan, err := d.tryPlan(ctx, layer)
 	if err != nil {
@@ -189,7 +200,7 @@ func (d *deltas) tryPlan(ctx context.Context, layer remote.Layer) (*layerPlan, e
 	}
 	switch {
 	case plan.Local == 0:
-		return nil, errors.New("the engine has nothing of it")
+		return nil, errors.New("nothing of it is there")
 	case plan.Fetch >= layer.Stored:
 		return nil, errors.New("as much would be fetched as the whole is")
 	case d.o.Delta == DeltaAlways:
@@ -218,12 +229,12 @@ func (d *deltas) findRelatives(ctx context.Context, layer remote.Layer) error {
 	// A registry does not find a layer of yesterday's image by what is in it. So its index is remembered today.
 	packed := !layer.Packed.IsZero() && d.o.CacheDir != ""
 	if d.relation.empty() && !(packed && d.relation.readable) {
-		return errors.New("the engine has nothing that could be used")
+		return errors.New("nothing is there that could be used")
 	}
 	return nil
 }
 
-// planFrom plans a layer, of which parts have read the index x, out of what the engine has.
+// planFrom plans a layer, of which parts have read the index x, out of what is there.
 func (d *deltas) planFrom(ctx context.Context, parts *layerParts, x *chunk.Index) (*layerPlan, error) {
 	d.planning.Lock()
 	defer d.planning.Unlock()
@@ -237,11 +248,69 @@ func (d *deltas) planFrom(ctx context.Context, parts *layerParts, x *chunk.Index
 	return &layerPlan{delta.NewPlan(x, locals), parts, tables, x.Size}, nil
 }
 
-// open opens a layer as Source.Open does, put together where that is worth it.
+// errWhole says that a layer is to be read whole.
+var errWhole = errors.New("it is read whole")
+
+// open opens a layer as Source.Open does, put together where that is worth it. What keeps layers gets it so, too, but
+// for those of a registry: it keeps them as they are compressed.
 func (d *deltas) open(ctx context.Context, from remote.Source, layer remote.Layer) (io.ReadCloser, error) {
-	plan := d.take(ctx, layer)
-	if plan == nil {
+	if !d.may(layer) {
 		return from.Open(ctx, layer)
+	}
+	made := func(ctx context.Context) (io.ReadCloser, error) { return d.make(ctx, from, layer) }
+	var body io.ReadCloser
+	err := errors.ErrUnsupported
+	if d.keeper != nil && layer.Packed.IsZero() {
+		body, err = d.keeper.OpenMade(ctx, layer, made)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		body, err = made(ctx)
+	}
+	switch {
+	case errors.Is(err, errWhole):
+		return from.Open(ctx, layer)
+	case err != nil:
+		return nil, err
+	}
+	return &madeLayer{body, d}, nil
+}
+
+// madeLayer is a layer that was put together, by this pull or another one. Where it was put together wrong, this pull
+// knows it.
+type madeLayer struct {
+	io.ReadCloser
+	deltas *deltas
+}
+
+func (m *madeLayer) Read(p []byte) (int, error) {
+	n, err := m.ReadCloser.Read(p)
+	var wrong *misledError
+	if errors.As(err, &wrong) {
+		m.deltas.mislead()
+	}
+	return n, err
+}
+
+// misledError says that a layer was put together as another one.
+type misledError struct {
+	layer image.Digest
+	cause error
+}
+
+func (e *misledError) Error() string {
+	return fmt.Sprintf("layer %s was put together wrong: %s", e.layer.Short(), e.cause)
+}
+
+func (e *misledError) Unwrap() error { return e.cause }
+
+// make puts a layer together. It fails with errWhole where that is not worth it.
+func (d *deltas) make(ctx context.Context, from remote.Source, layer remote.Layer) (io.ReadCloser, error) {
+	plan := d.take(ctx, layer)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case plan == nil:
+		return nil, errWhole
 	}
 	whole := layer
 	if !layer.Packed.IsZero() { // its size may be what the index says, which proves nothing against the remote
@@ -272,23 +341,30 @@ type rebuiltLayer struct {
 func (r *rebuiltLayer) Read(p []byte) (int, error) {
 	n, err := r.proved.Read(p)
 	var wrong *image.MismatchError
-	if errors.As(err, &wrong) && fault.KindOf(err) != fault.Damaged { // that is the remote's own
-		r.deltas.mislead()
-		err = fmt.Errorf("layer %s was put together wrong: %w", r.layer.Digest.Short(), err)
+	switch {
+	case errors.As(err, &wrong) && fault.KindOf(err) != fault.Damaged: // that is the remote's own
+		err = &misledError{r.layer.Digest, err}
+	case err == io.EOF:
+		r.note() // before who reads it out of a cache knows that this is all
 	}
 	return n, err
 }
 
-// Close ends it, and notes what it took.
+// Close implements io.Closer.
 func (r *rebuiltLayer) Close() error {
 	err := r.body.Close()
+	r.note()
+	return err
+}
+
+// note notes what it took.
+func (r *rebuiltLayer) note() {
 	stats := r.body.Stats()
 	took := rebuilding{fetched: r.plan.tables + r.plan.parts.fetched.Load(), local: stats.Local, size: r.layer.Size}
 	if stats.Whole {
 		took.fetched += r.layer.Stored
 	}
 	r.deltas.note(r.layer.Digest, took)
-	return err
 }
 
 func (d *deltas) note(layer image.Digest, took rebuilding) {

@@ -244,9 +244,9 @@ func framesOf(t testing.TB, b []byte) *chunk.Index {
 	return x
 }
 
-// TestDeltaIsMisled: an index that is of another layer makes another layer. The engine gets none of it, and then the right one.
-func TestDeltaIsMisled(t *testing.T) {
-	w := newDeltaWorld(t)
+// lie makes a second release of which the index is that of another one, with the same contents.
+func (w *deltaWorld) lie(t testing.TB) {
+	t.Helper()
 	base := w.one.Layers()[0]
 	w.two = enginetest.NewImage().Tag("much:2").Add(base).Layer(release(firstRelease.Add(time.Hour))...)
 	mustPush(t, newClassic(w.two).connect(t), w.remote, "much:2")
@@ -265,6 +265,12 @@ func TestDeltaIsMisled(t *testing.T) {
 		b = codec.AppendSkippable(b[:frames:frames], 0, make([]byte, lies-frames-codec.SkippableHeader))
 		return append(b, other[lies:]...)
 	})
+}
+
+// TestDeltaIsMisled: an index that is of another layer makes another layer. The engine gets none of it, and then the right one.
+func TestDeltaIsMisled(t *testing.T) {
+	w := newDeltaWorld(t)
+	w.lie(t)
 	got := w.pull(t)
 	if notes := strings.Join(w.said.notes, "\n"); !strings.Contains(notes, "an index in the remote is wrong") {
 		t.Errorf("notes %q", notes)

@@ -101,8 +101,10 @@ func (l *layerParts) ahead(ctx context.Context, offset, n int64) (io.ReadCloser,
 		more, err = io.ReadFull(body, b[read:])
 		read += more
 	}
-	l.fetched.Add(int64(read))
-	l.link.add(early, int64(read), first, time.Since(start))
+	if l.layer.Source != remote.InCache {
+		l.fetched.Add(int64(read))
+		l.link.add(early, int64(read), first, time.Since(start))
+	}
 	if err != nil && err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, err
 	}

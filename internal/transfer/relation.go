@@ -3,7 +3,9 @@ package transfer
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -24,7 +26,7 @@ const (
 	// An index has about a tableRatio'th of the layer as stored, and that much at least.
 	tableRatio = 512
 	tableLeast = 16 << 10
-	// mostRows bounds the indexes of one image and of what the engine has, in rows of their tables: some 200 MB.
+	// mostRows bounds the indexes of one image and of what is there, in rows of their tables: some 200 MB.
 	mostRows = 4 << 20
 	// tablesAtOnce are read at once, before it is looked at again whether that is enough.
 	tablesAtOnce = 4
@@ -32,19 +34,21 @@ const (
 	smallRelative = 64
 )
 
-// relation is what the engine has that layers of an image may be put together from. It is used by one goroutine
-// at a time.
+// relation is what the engine and the cache have that layers of an image may be put together from. It is used by one
+// goroutine at a time.
 type relation struct {
-	engine  Relatives
+	engine  Relatives     // may be nil
+	keeper  remote.Keeper // the same
 	source  remote.Source
 	parts   remote.Parts
 	tables  tables
 	link    *link
 	log     *slog.Logger
 	names   []image.Reference
-	without []image.Digest
-	budget  int64 // bytes of indexes that may still be read
-	rows    int   // of those that are held
+	without []image.Digest // layers of the image that the engine has
+	own     []image.Digest // all of them
+	budget  int64          // bytes of indexes that may still be read
+	rows    int            // of those that are held
 
 	found    bool
 	looked   bool
@@ -52,19 +56,24 @@ type relation struct {
 	all      []*relative
 }
 
-// relative is a layer that the engine has.
+// relative is a layer that the engine or the cache has.
 type relative struct {
-	engine.Relative
-	known int64        // bytes that its index takes where it is remembered
-	layer remote.Layer // as the remote has it, where it is not
-	tried bool
-	index *chunk.Index // nil where it was not read, or there is none
-	read  int64        // bytes that it took
+	digest image.Digest
+	open   func(ctx context.Context, x *chunk.Index) (delta.Tar, error)
+	kept   bool         // in the cache
+	known  int64        // bytes that its index takes where it is remembered
+	layer  remote.Layer // as the remote has it or, where it is kept, the cache; zero where its index is remembered
+	tried  bool
+	index  *chunk.Index // nil where it was not read, or there is none
+	read   int64        // bytes that it took
 }
 
 // cost is about how much of the budget it takes to read its index.
 func (r *relative) cost() int64 {
-	if r.known > 0 {
+	switch {
+	case r.kept: // there are few, and they are on this machine
+		return 0
+	case r.known > 0:
 		return r.known / knownShare
 	}
 	return max(tableLeast, r.layer.Stored/tableRatio)
@@ -72,25 +81,51 @@ func (r *relative) cost() int64 {
 
 func (r *relation) empty() bool { return len(r.all) == 0 }
 
-// find asks the engine what it has, once.
+// find asks the cache and the engine what they have, once. What is kept comes first: to read its indexes costs the
+// remote nothing.
 func (r *relation) find(ctx context.Context) error {
 	if r.found {
 		return nil
 	}
+	var all []*relative
+	if r.keeper != nil {
+		kept, err := r.keeper.Kept(ctx, r.own)
+		if err != nil {
+			return err
+		}
+		for _, l := range kept {
+			all = append(all, &relative{digest: l.Digest, kept: true, layer: l, open: r.openKept(l)})
+		}
+	}
+	if r.engine != nil {
+		has, err := r.findInEngine(ctx)
+		if err != nil {
+			return err
+		}
+		for _, one := range has {
+			if !slices.ContainsFunc(all, func(k *relative) bool { return k.kept && k.digest == one.digest }) {
+				all = append(all, one)
+			}
+		}
+	}
+	r.all, r.found = all, true
+	return nil
+}
+
+// findInEngine asks the engine what it has.
+func (r *relation) findInEngine(ctx context.Context) (known []*relative, err error) {
 	found, err := r.engine.Relatives(ctx, r.names, r.without)
 	if errors.Is(err, errors.ErrUnsupported) {
-		r.found = true
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.readable = true
 	for _, f := range found {
-		r.all = append(r.all, &relative{Relative: f, known: r.tables.size(f.Digest)})
+		known = append(known, &relative{digest: f.Digest, known: r.tables.size(f.Digest), open: opener(f.Open)})
 	}
-	r.found = true
-	return nil
+	return known, nil
 }
 
 // look asks the remote what it knows of what the engine has, once. What nobody knows is left out from then on.
@@ -100,8 +135,8 @@ func (r *relation) look(ctx context.Context) error {
 	}
 	var ask []image.Digest
 	for _, one := range r.all {
-		if one.known == 0 && len(ask) < mostRelatives {
-			ask = append(ask, one.Digest)
+		if !one.kept && one.known == 0 && len(ask) < mostRelatives {
+			ask = append(ask, one.digest)
 		}
 	}
 	var there remote.Found
@@ -114,7 +149,9 @@ func (r *relation) look(ctx context.Context) error {
 	}
 	var known []*relative
 	for _, one := range r.all {
-		one.layer = there.Layers[one.Digest]
+		if !one.kept {
+			one.layer = there.Layers[one.digest]
+		}
 		if one.known > 0 || one.layer.Stored > 0 {
 			known = append(known, one)
 		}
@@ -123,8 +160,8 @@ func (r *relation) look(ctx context.Context) error {
 	return nil
 }
 
-// cover reads indexes of what the engine has until they cover a layer, or there are enough, and returns what has
-// something of it, and how many bytes were read.
+// cover reads indexes of what there is until they cover a layer, or there are enough, and returns what has
+// something of it, and how many bytes were read of the remote.
 func (r *relation) cover(ctx context.Context, layer remote.Layer, x *chunk.Index) (locals []delta.Local, read int64) {
 	type content struct {
 		sum  chunk.Sum
@@ -137,7 +174,11 @@ func (r *relation) cover(ctx context.Context, layer remote.Layer, x *chunk.Index
 		all += int64(c.Size)
 	}
 	left = all
+	kept := 0
 	use := func(one *relative) {
+		if one.kept && kept == mostRelatives { // each takes memory for the frames that are read of it
+			return
+		}
 		before := left
 		for _, c := range one.index.Chunks {
 			key := content{c.Sum, c.Size}
@@ -145,7 +186,12 @@ func (r *relation) cover(ctx context.Context, layer remote.Layer, x *chunk.Index
 			delete(missing, key)
 		}
 		if left < before {
-			locals = append(locals, delta.Local{Digest: one.Digest, Index: one.index, Open: opener(one.Open)})
+			locals = append(locals, delta.Local{Digest: one.digest, Index: one.index, Open: func(ctx context.Context) (delta.Tar, error) {
+				return one.open(ctx, one.index)
+			}})
+			if one.kept {
+				kept++
+			}
 		}
 	}
 	for _, one := range r.all {
@@ -206,26 +252,49 @@ func (r *relation) read(ctx context.Context, some []*relative) {
 	for _, one := range some {
 		g.Go(func() error {
 			if one.known > 0 {
-				one.index = r.tables.get(one.Digest)
+				one.index = r.tables.get(one.digest)
 				return nil
 			}
 			parts := &layerParts{from: r.parts, layer: one.layer, link: r.link}
 			x, err := parts.index(ctx)
 			one.read = parts.fetched.Load()
 			if err != nil {
-				r.log.Debug("a layer of the engine has no index in the remote", "layer", one.Digest, "error", err)
+				r.log.Debug("a layer that could be of use has no index", "layer", one.digest, "kept", one.kept, "error", err)
 				return nil
 			}
 			one.index = x
-			r.tables.put(one.Digest, parts)
+			if !one.kept {
+				r.tables.put(one.digest, parts)
+			}
 			return nil
 		})
 	}
 	_ = g.Wait() // none fails
 }
 
-func opener(open func(context.Context) (engine.Tar, error)) func(context.Context) (delta.Tar, error) {
-	return func(ctx context.Context) (delta.Tar, error) {
+// openKept opens the tar of a layer that is kept, out of its stored frames.
+func (r *relation) openKept(layer remote.Layer) func(context.Context, *chunk.Index) (delta.Tar, error) {
+	return func(ctx context.Context, x *chunk.Index) (delta.Tar, error) {
+		done := r.keeper.Use(ctx, layer)
+		return &keptTar{chunk.NewTar(ctx, x, func(ctx context.Context, offset, n int64) (io.ReadCloser, error) {
+			return r.parts.OpenPart(ctx, layer, offset, n)
+		}), done}, nil
+	}
+}
+
+// keptTar is a tar that is kept until it is closed.
+type keptTar struct {
+	*chunk.Tar
+	done func()
+}
+
+func (k *keptTar) Close() error {
+	defer k.done()
+	return k.Tar.Close()
+}
+
+func opener(open func(context.Context) (engine.Tar, error)) func(context.Context, *chunk.Index) (delta.Tar, error) {
+	return func(ctx context.Context, _ *chunk.Index) (delta.Tar, error) {
 		tar, err := open(ctx)
 		if err != nil {
 			return nil, err

@@ -18,6 +18,7 @@ import (
 // many that are remembered, and of more rows than are to be in memory.
 func TestRelationBudget(t *testing.T) {
 	stored := func(n int64) *relative { return &relative{layer: remote.Layer{Stored: n}} }
+	kept := func(n int64) *relative { return &relative{kept: true, layer: remote.Layer{Stored: n}} }
 	known := func(n int64) *relative { return &relative{known: n} }
 	layer := remote.Layer{Stored: 2 << 20}
 	for _, c := range []struct {
@@ -33,7 +34,8 @@ func TestRelationBudget(t *testing.T) {
 		{"many", 1 << 20, 0, []*relative{stored(2 << 20), stored(2 << 20), stored(2 << 20), stored(2 << 20), stored(2 << 20)}, []int{0, 1, 2, 3}},
 		{"four have no room", 128 << 10, 0, []*relative{stored(30 << 20), stored(30 << 20), stored(30 << 20), stored(30 << 20)}, []int{0, 1}},
 		{"remembered ones have none", 128 << 10, 0, []*relative{known(600 << 10), known(600 << 10), known(64 << 10)}, []int{0, 2}},
-		{"no room for rows", 1 << 20, mostRows, []*relative{stored(2 << 20), known(1 << 10)}, nil},
+		{"kept ones need none", 16 << 10, 0, []*relative{kept(2 << 30), kept(1 << 10), kept(2 << 30), stored(1 << 20)}, []int{0, 2, 3}},
+		{"no room for rows", 1 << 20, mostRows, []*relative{stored(2 << 20), known(1 << 10), kept(2 << 20)}, nil},
 	} {
 		r := relation{budget: c.budget, rows: c.rows, all: c.all}
 		next := r.next(layer)

@@ -79,8 +79,8 @@ type Options struct {
 	// Ahead is how many bytes of each layer a pull reads ahead of the engine; 0 means 8 MiB.
 	Ahead int64
 
-	// Delta, on a pull, says when layers are put together out of what the engine has, where it is a Relatives and the
-	// remote a remote.Parts. The zero value is DeltaAuto.
+	// Delta, on a pull, says when layers are put together: out of what the engine has, where it is a Relatives,
+	// and what the remote keeps, where that is a remote.Keeper. The remote has to be a remote.Parts. The zero value is DeltaAuto.
 	Delta Delta
 	// CacheDir is where a pull remembers the indexes of layers; empty remembers nothing.
 	CacheDir string
@@ -166,7 +166,7 @@ func (r Result) Moved() (layers int, size, stored int64) { return r.sum(true) }
 func (r Result) Spared() (layers int, size, stored int64) { return r.sum(false) }
 
 // Fetched returns the bytes that a pull has read of the remote for layers, or would, and how many of these it has
-// put together out of others that the engine had, and their bytes.
+// put together out of others that were there, and their bytes.
 func (r Result) Fetched() (bytes int64, rebuilt int, size int64) {
 	for _, l := range r.Layers {
 		switch {
