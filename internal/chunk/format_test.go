@@ -340,16 +340,18 @@ func TestAsDescribed(t *testing.T) {
 	cases := map[string][]byte{"version one": tarOfVersionOne(), "cut at once": entryOf('0', octal(len(atOnce)), atOnce)}
 	for _, p := range enginetest.SmallPairs() {
 		_, second := p.For(t)
-		cases[string(p)] = second.Bytes()
+		b := second.Bytes()
+		cases[string(p)] = b[:min(len(b), 1<<20)]
 	}
 	for _, i := range append(enginetest.Trouble(), enginetest.TroubleImage{Name: "old sparse", Image: enginetest.OldSparse()}) {
 		for j, l := range i.Layers()[:min(3, len(i.Layers()))] {
-			cases[fmt.Sprint(i.Name, " ", j)] = l.Bytes()
+			b := l.Bytes()
+			cases[fmt.Sprint(i.Name, " ", j)] = b[:min(len(b), 1<<20)]
 		}
 	}
 	for name, tar := range cases {
 		for _, c := range codecsWithFrames {
-			if err := agree(t, tar[:min(len(tar), 4<<20)], c, targets[c]); err != nil {
+			if err := agree(t, tar, c, targets[c]); err != nil {
 				t.Errorf("%s, %v: %v", name, c, err)
 			}
 		}
@@ -360,7 +362,7 @@ func TestAsDescribed(t *testing.T) {
 func TestOddAsDescribed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var tar []byte
-		for i := range rapid.IntRange(1, 20).Draw(t, "entries") {
+		for i := range rapid.IntRange(1, 10).Draw(t, "entries") {
 			size := rapid.SampledFrom([]int{0, 1, 511, 512, 3000, 8191, 8192, 20_000, 70_000, 300_000}).Draw(t, "size")
 			kind := rapid.SampledFrom([]byte("00000\x0000577xxXgLKS1256Vz")).Draw(t, "kind")
 			field := rapid.SampledFrom([]string{octal(size), strings.TrimLeft(octal(size), "0"), "  " + octal(size)[2:] + "\x00", "\x80" + string(binary.BigEndian.AppendUint64([]byte{0, 0, 0}, uint64(size)))}).Draw(t, "field")
@@ -394,10 +396,8 @@ func TestOddAsDescribed(t *testing.T) {
 			}
 		}
 		tar = tar[:len(tar)-min(len(tar), rapid.SampledFrom([]int{0, 0, 1, 511, 700}).Draw(t, "cut"))]
-		for _, c := range codecsWithFrames {
-			if err := agree(t, tar, c, 64<<10); err != nil {
-				t.Errorf("%v: %v", c, err)
-			}
+		if err := agree(t, tar, codec.LZ4, 64<<10); err != nil {
+			t.Error(err)
 		}
 	})
 }

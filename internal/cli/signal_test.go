@@ -102,7 +102,7 @@ func TestSignalWithJSON(t *testing.T) {
 		}
 		dir := filepath.Join(t.TempDir(), "remote")
 		p := start(t, e.Host, "push", "--json", "--engine-store=off", "--parallel=1", dir, first, loadBig(t, e))
-		p.until("the first image is there", func() bool { return len(named(files(t, dir), "1")) > 0 })
+		p.until("the first image is there", func() bool { return len(named(files(t, filepath.Join(dir, "repositories")), "1")) > 0 })
 		p.until("the second image is on its way", func() bool { return len(named(files(t, dir), ".layer.tar")) > 0 })
 		p.end(syscall.SIGINT, exitInterrupted, "dogestry: interrupted\n")
 		var result struct {
