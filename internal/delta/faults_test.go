@@ -29,8 +29,8 @@ func releases(t tester, c codec.Codec) []*layer {
 		changed[i].seed++
 	}
 	var tiny, again []file
-	for i := range 1500 {
-		tiny = append(tiny, file{i % 100, uint64(i)})
+	for i := range 4000 {
+		tiny = append(tiny, file{i % 30, uint64(i)})
 	}
 	for range 3 {
 		for i := range 12 {
