@@ -122,7 +122,7 @@ type keeping struct {
 	remote.Keeper
 }
 
-// divisibleRepository is a divisible that is a repository of a registry. A cache keeps layers of these as they are compressed.
+// divisibleRepository is a divisible that is a repository of a registry. It keeps nothing: a cache does not keep layers of these that were put together.
 type divisibleRepository struct {
 	repositoryOf
 	remote.Parts

@@ -252,7 +252,7 @@ func (d *deltas) planFrom(ctx context.Context, parts *layerParts, x *chunk.Index
 var errWhole = errors.New("it is read whole")
 
 // open opens a layer as Source.Open does, put together where that is worth it. What keeps layers gets it so, too, but
-// for those of a registry: it keeps them as they are compressed.
+// for those of a registry: how large they are may be known from the index alone, which proves nothing against what is kept.
 func (d *deltas) open(ctx context.Context, from remote.Source, layer remote.Layer) (io.ReadCloser, error) {
 	if !d.may(layer) {
 		return from.Open(ctx, layer)

@@ -299,7 +299,7 @@ func TestDeltaOfTheCacheIsInterrupted(t *testing.T) {
 }
 
 // TestDeltaOfRegistryBesideTheCache: what the engine has serves through a cache as well. The cache gets none of a registry's
-// layers that are put together: of those it keeps what is compressed.
+// layers that are put together.
 func TestDeltaOfRegistryBesideTheCache(t *testing.T) {
 	w := newRegistryWorld(t, registrytest.Options{})
 	at := t.TempDir()
