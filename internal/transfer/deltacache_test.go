@@ -298,7 +298,7 @@ func TestDeltaOfTheCacheIsInterrupted(t *testing.T) {
 	}
 }
 
-// TestDeltaOfRegistryBesideTheCache: what the engine has serves through a cache as well. The cache gets none of a registry's
+// TestDeltaOfRegistryBesideTheCache: through a cache, what has come whole before serves. The cache gets none of a registry's
 // layers that are put together.
 func TestDeltaOfRegistryBesideTheCache(t *testing.T) {
 	w := newRegistryWorld(t, registrytest.Options{})
@@ -308,7 +308,6 @@ func TestDeltaOfRegistryBesideTheCache(t *testing.T) {
 	defer dir.Close()
 	cache, err := readthrough.Open(t.Context(), dir, readthrough.Options{Name: "the-cache", Limit: 1 << 30})
 	must(t, err)
-	w.keeper.tars = [][]byte{layerOf(w.one).Bytes()}
 	for _, m := range []*enginetest.Image{w.one, w.two} {
 		results, err := Pull(t.Context(), cache.NewRegistry(w.registry(t)), w.keeper, pulls(t, m.Tags()[0]), w.o)
 		must(t, err)
