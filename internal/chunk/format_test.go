@@ -204,12 +204,12 @@ func (d *described) cut(tar []byte) {
 
 // tabled is a file as its own index has it.
 type tabled struct {
-	size, stored                 int
-	frames, spans, blocks        [][2]int
-	chunks                       []int
-	sums                         [][]byte
-	payload                      []byte
-	literals, content, framesRaw []byte
+	size, stored          int
+	frames, spans, blocks [][2]int
+	chunks                []int
+	sums                  [][]byte
+	payload               []byte
+	literals, framesRaw   []byte
 }
 
 // readFile reads a file as the text has it. It returns nil where there is no index.

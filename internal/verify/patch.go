@@ -40,7 +40,6 @@ type patched struct {
 	there    *lender
 
 	next int    // frame
-	raw  []byte // memory
 	rest []byte // of the frame before next
 }
 
