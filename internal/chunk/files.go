@@ -144,25 +144,15 @@ func (r *headers) literal(p []byte, at int64) (int, error) {
 
 // readLiterals reads a block out of the frames that hold it, one after the other.
 func (x *Index) readLiterals(ctx context.Context, open Reader, b Block) ([]byte, error) {
-	var literals, raw []byte
-	last := -1
+	tar := NewTar(ctx, x, open)
+	defer tar.Close()
+	literals := make([]byte, b.Size)
+	at := int64(0)
 	for r := range x.Literals(b.LiteralAt, b.Size) {
-		first, end := x.FramesOf(r)
-		for i := first; i < end; i++ {
-			f := x.Frames[i]
-			if i != last {
-				stored, err := readPart(ctx, open, f.At, int64(f.Stored))
-				if err != nil {
-					return nil, err
-				}
-				if raw, err = x.Codec.AppendDecoded(raw[:0], stored, int(f.Size)); err != nil {
-					return nil, err
-				}
-				last = i
-			}
-			from, to := max(r.Tar, f.Tar), min(r.End(), f.Tar+int64(f.Size))
-			literals = append(literals, raw[from-f.Tar:to-f.Tar]...)
+		if _, err := tar.ReadAt(literals[at:at+r.Size], r.Tar); err != nil {
+			return nil, err
 		}
+		at += r.Size
 	}
 	return literals, nil
 }

@@ -50,6 +50,15 @@ type Chunk struct {
 // digest of the layer says otherwise.
 type Sum [16]byte
 
+// Identity is what makes chunks of two layers equal.
+type Identity struct {
+	Sum  Sum
+	Size int32
+}
+
+// Identity returns that of the chunk.
+func (c Chunk) Identity() Identity { return Identity{c.Sum, c.Size} }
+
 // Span is literal bytes, and content bytes behind them.
 type Span struct {
 	Tar, LiteralAt, ContentAt int64 // where it begins: in the tar, among all literals, in the content stream

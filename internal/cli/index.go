@@ -112,7 +112,7 @@ func (a *app) printIndexed(done *repo.Indexed, err error) {
 	if was > 0 && !done.DryRun {
 		grown = fmt.Sprintf(", %s before", bytes(was))
 	}
-	fmt.Fprintf(a.out, "%s %s, %s%s\n", verb, layers(len(done.Written)), bytes(now), grown)
+	fmt.Fprintf(a.out, "%s %s, %s%s\n", verb, count(len(done.Written), "layer"), bytes(now), grown)
 	if a.quiet {
 		return
 	}
@@ -126,17 +126,10 @@ func (a *app) printIndexed(done *repo.Indexed, err error) {
 		{done.Plain, "stored without compression"},
 	} {
 		if rest.n > 0 {
-			fmt.Fprintf(a.errOut, "%s: %s\n", layers(rest.n), rest.why)
+			fmt.Fprintf(a.errOut, "%s: %s\n", count(rest.n, "layer"), rest.why)
 		}
 	}
 	if done.Old > 0 {
 		fmt.Fprintf(a.errOut, "images of format 1.0: %d; `dogestry upgrade` makes them images of today\n", done.Old)
 	}
-}
-
-func layers(n int) string {
-	if n == 1 {
-		return "1 layer"
-	}
-	return fmt.Sprintf("%d layers", n)
 }

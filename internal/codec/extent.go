@@ -19,10 +19,8 @@ const (
 
 // skippableExtent returns the extent of a skippable frame, which lz4 and zstd share.
 func skippableExtent(b []byte) (n int, ok bool) {
-	if binary.LittleEndian.Uint32(b)>>4 != 0x184D2A5 {
-		return 0, false
-	}
-	return leastFrame + int(min(binary.LittleEndian.Uint32(b[4:]), mostApart)), true
+	_, size, ok := ParseSkippable(b)
+	return leastFrame + int(min(size, mostApart)), ok
 }
 
 // lz4Extent returns the extent of a frame of one block of 1 MiB or less, without a

@@ -81,48 +81,36 @@ func (f *Framer) appendBlock(dst, src []byte) []byte {
 	return dst[:size+headroom+n]
 }
 
-// frameDecoders are lz4 readers and zstd decoders, which take long to make.
+// frameDecoders decode frames, and take long to make.
 var frameDecoders = [...]sync.Pool{
-	LZ4: {New: func() any {
-		r := lz4.NewReader(nil)
-		if err := r.Apply(lz4.ConcurrencyOption(1)); err != nil {
-			panic(err) // of a constant
-		}
-		return r
-	}},
-	Zstd: {New: func() any {
-		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(freeWindow))
-		if err != nil {
-			panic(err) // of constants
-		}
-		return z
-	}},
+	LZ4:  {New: func() any { return newFrameReader(lz4Frames) }},
+	Zstd: {New: func() any { return newFrameReader(zstdFrames(freeWindow)) }},
+}
+
+func newFrameReader(format frameFormat) frameReader {
+	r, err := format.open()
+	if err != nil {
+		panic(err) // of constants
+	}
+	return r
 }
 
 // AppendDecoded appends what whole frames decode to, which are to be size bytes,
 // to dst. It holds no more than these, whatever the frames say; any other size,
 // and a window of more than 8 MiB, is an error that wraps ErrDamaged.
 func (c Codec) AppendDecoded(dst, frames []byte, size int) ([]byte, error) {
-	var src io.Reader
 	from := &source{reader: bytes.NewReader(frames)}
-	switch c {
-	case LZ4:
-		r := frameDecoders[c].Get().(*lz4.Reader)
-		defer frameDecoders[c].Put(r)
-		r.Reset(from)
-		src = r
-	case Zstd:
-		z := frameDecoders[c].Get().(*zstd.Decoder)
+	src := io.Reader(from)
+	if c != None {
+		r := frameDecoders[c].Get().(frameReader)
 		defer func() {
-			_ = z.Reset(nil) // it is not to hold the frames
-			frameDecoders[c].Put(z)
+			_ = r.Reset(nil) // it is not to hold the frames
+			frameDecoders[c].Put(r)
 		}()
-		if err := z.Reset(from); err != nil {
+		if err := r.Reset(from); err != nil {
 			return dst, from.blame(c, err)
 		}
-		src = z
-	default:
-		src = from
+		src = r
 	}
 	at := len(dst)
 	dst = append(dst, make([]byte, size)...)

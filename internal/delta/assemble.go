@@ -108,7 +108,7 @@ func (a *assembly) run() {
 	}
 	a.running.Go(a.fetch)
 	literals := a.newLiterals()
-	keeping := map[identity]*kept{}
+	keeping := map[chunk.Identity]*kept{}
 	for i, f := range a.plan.index.Frames {
 		if a.room.Acquire(a.ctx, weight(int64(f.Size))) != nil {
 			return
@@ -191,7 +191,7 @@ func (a *assembly) openLocals() {
 }
 
 // keep notes which chunks of a frame are kept, and which are taken from what was kept.
-func (a *assembly) keep(j *job, keeping map[identity]*kept) {
+func (a *assembly) keep(j *job, keeping map[chunk.Identity]*kept) {
 	part := a.plan.parts[j.frame]
 	j.keeps, j.uses = make([]*kept, part.end-part.chunk), make([]*kept, part.end-part.chunk)
 	for i := range j.keeps {
@@ -199,7 +199,7 @@ func (a *assembly) keep(j *job, keeping map[identity]*kept) {
 		if s.local != none {
 			continue
 		}
-		id := identify(a.plan.index.Chunks[part.chunk+i])
+		id := a.plan.index.Chunks[part.chunk+i].Identity()
 		if !part.fetched {
 			j.uses[i] = keeping[id]
 		}

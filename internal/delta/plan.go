@@ -67,14 +67,6 @@ func (r read) size() int64 { return r[len(r)-1].at + r[len(r)-1].size - r[0].at 
 // weight is what it counts of heldMost. A piece that is larger than any read may be comes to nothing by itself.
 func (r read) weight() int64 { return min(max(r.size(), heldLeast), heldMost) }
 
-// identity is what makes chunks equal.
-type identity struct {
-	sum  chunk.Sum
-	size int32
-}
-
-func identify(c chunk.Chunk) identity { return identity{c.Sum, c.Size} }
-
 // NewPlan decides where each piece of the layer with that index comes from: a chunk from the first local layer that
 // has it, from its own earlier place in the layer, or from the remote. A frame that is fetched gives all
 // that is in it. Locals may be none; their Open is not called.
@@ -117,20 +109,20 @@ func NewPlan(x *chunk.Index, locals []Local) *Plan {
 
 // find looks up chunks in local layers.
 func find(x *chunk.Index, locals []Local) []source {
-	known := make(map[identity]source, len(x.Chunks))
+	known := make(map[chunk.Identity]source, len(x.Chunks))
 	for _, c := range x.Chunks {
-		known[identify(c)] = source{local: none}
+		known[c.Identity()] = source{local: none}
 	}
 	for l := range locals {
 		for i, c := range locals[l].Index.Chunks {
-			if s, ok := known[identify(c)]; ok && s.local == none {
-				known[identify(c)] = source{local: int32(l), chunk: int32(i)}
+			if s, ok := known[c.Identity()]; ok && s.local == none {
+				known[c.Identity()] = source{local: int32(l), chunk: int32(i)}
 			}
 		}
 	}
 	sources := make([]source, len(x.Chunks))
 	for i, c := range x.Chunks {
-		sources[i] = known[identify(c)]
+		sources[i] = known[c.Identity()]
 	}
 	return sources
 }
@@ -169,24 +161,24 @@ func (p *Plan) blocksOf(f part) iter.Seq[int] {
 // choose decides which frames are fetched for their chunks, and which chunks are kept for later frames.
 // Whoever puts the layer together goes the same way: frame after frame.
 func (p *Plan) choose() {
-	last := map[identity]int{}
+	last := map[chunk.Identity]int{}
 	for i, c := range p.index.Chunks {
 		if p.sources[i].local == none {
-			last[identify(c)] = i
+			last[c.Identity()] = i
 		}
 	}
-	kept, room := map[identity]bool{}, int64(keptMost)
+	kept, room := map[chunk.Identity]bool{}, int64(keptMost)
 	for f := range p.parts {
 		part := &p.parts[f]
 		for i := part.chunk; i < part.end && !part.fetched; i++ {
-			part.fetched = p.sources[i].local == none && !kept[identify(p.index.Chunks[i])]
+			part.fetched = p.sources[i].local == none && !kept[p.index.Chunks[i].Identity()]
 		}
 		for i := part.chunk; i < part.end; i++ {
 			s, c := &p.sources[i], p.index.Chunks[i]
 			if s.local != none {
 				continue
 			}
-			id := identify(c)
+			id := c.Identity()
 			switch s.drop = last[id] == i; {
 			case s.drop && kept[id]:
 				delete(kept, id)

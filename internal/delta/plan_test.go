@@ -99,13 +99,13 @@ func TestPlanKeepsLittle(t *testing.T) {
 	if got, want := len(p.fetched()), fit+10+10+10; got != want {
 		t.Errorf("%d frames are fetched, want %d", got, want)
 	}
-	kept, most := map[identity]bool{}, 0
+	kept, most := map[chunk.Identity]bool{}, 0
 	for i, s := range p.sources {
 		if s.keep {
-			kept[identify(p.index.Chunks[i])] = true
+			kept[p.index.Chunks[i].Identity()] = true
 		}
 		if s.drop {
-			delete(kept, identify(p.index.Chunks[i]))
+			delete(kept, p.index.Chunks[i].Identity())
 		}
 		most = max(most, len(kept))
 	}

@@ -63,13 +63,18 @@ func (r *Repo) layerObject(layer remote.Layer) (entry image.Digest, file string,
 // openLayer opens the object of a layer.
 func (r *Repo) openLayer(ctx context.Context, layer remote.Layer) (io.ReadCloser, error) {
 	stored, err := r.store.Get(ctx, layer.Object, 0, -1)
-	if errors.Is(err, storage.ErrNotFound) { // since Look
-		return nil, r.incomplete(missingObject(layer.Object))
-	}
-	if err != nil {
-		return nil, r.failure(err, "cannot read layer %s from %s", layer.Digest.Short(), r.name)
+	if err := r.unopened(layer, err); err != nil {
+		return nil, err
 	}
 	return stored, nil
+}
+
+// unopened makes a fault of the store's error where the object of a layer was to be opened.
+func (r *Repo) unopened(layer remote.Layer, err error) error {
+	if errors.Is(err, storage.ErrNotFound) { // since Look
+		return r.incomplete(missingObject(layer.Object))
+	}
+	return r.failure(err, "cannot read layer %s from %s", layer.Digest.Short(), r.name)
 }
 
 // Damage returns the fault of a layer whose bytes are wrong.

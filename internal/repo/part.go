@@ -23,13 +23,11 @@ func (r *Repo) OpenPart(ctx context.Context, layer remote.Layer, offset, n int64
 		return nil, fmt.Errorf("%s is not encoded: %w", layer.Object, errors.ErrUnsupported)
 	}
 	body, err := storage.GetExact(ctx, r.store, layer.Object, offset, n)
-	switch {
-	case errors.Is(err, storage.ErrNotFound): // since Look
-		return nil, r.incomplete(missingObject(layer.Object))
-	case errors.Is(err, errors.ErrUnsupported):
+	if errors.Is(err, errors.ErrUnsupported) {
 		return nil, err
-	case err != nil:
-		return nil, r.failure(err, "cannot read layer %s from %s", layer.Digest.Short(), r.name)
+	}
+	if err := r.unopened(layer, err); err != nil {
+		return nil, err
 	}
 	return &storedReader{body, r, layer}, nil
 }

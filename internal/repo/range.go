@@ -27,11 +27,8 @@ func (r *Repo) OpenRange(ctx context.Context, layer remote.Layer, offset, n int6
 		return nil, fault.New(fault.Other, "layer %s has no byte %d", layer.Digest.Short(), offset)
 	}
 	body, err := storage.Part(ctx, r.store, layer.Object, offset, n)
-	if errors.Is(err, storage.ErrNotFound) { // since Look
-		return nil, r.incomplete(missingObject(layer.Object))
-	}
-	if err != nil {
-		return nil, r.failure(err, "cannot read layer %s from %s", layer.Digest.Short(), r.name)
+	if err := r.unopened(layer, err); err != nil {
+		return nil, err
 	}
 	return &storedReader{body, r, layer}, nil
 }

@@ -163,14 +163,10 @@ func (r *relation) look(ctx context.Context) error {
 // cover reads indexes of what there is until they cover a layer, or there are enough, and returns what has
 // something of it, and how many bytes were read of the remote.
 func (r *relation) cover(ctx context.Context, layer remote.Layer, x *chunk.Index) (locals []delta.Local, read int64) {
-	type content struct {
-		sum  chunk.Sum
-		size int32
-	}
-	missing := make(map[content]int64, len(x.Chunks))
+	missing := make(map[chunk.Identity]int64, len(x.Chunks))
 	var all, left int64
 	for _, c := range x.Chunks {
-		missing[content{c.Sum, c.Size}] += int64(c.Size)
+		missing[c.Identity()] += int64(c.Size)
 		all += int64(c.Size)
 	}
 	left = all
@@ -181,7 +177,7 @@ func (r *relation) cover(ctx context.Context, layer remote.Layer, x *chunk.Index
 		}
 		before := left
 		for _, c := range one.index.Chunks {
-			key := content{c.Sum, c.Size}
+			key := c.Identity()
 			left -= missing[key]
 			delete(missing, key)
 		}
