@@ -1,7 +1,6 @@
 package chunk
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -51,9 +50,9 @@ func newEncoder(c codec.Codec, src io.Reader, target int, least int64) *encoder 
 	e.running.Go(e.produce)
 	for range workers {
 		e.running.Go(func() {
-			framer := c.NewFramer()
+			framer, hash := c.NewFramer(), new(Hash)
 			for j := range e.work {
-				j.pack(framer)
+				j.pack(framer, hash)
 			}
 		})
 	}
@@ -71,12 +70,12 @@ type job struct {
 }
 
 // pack encodes a frame.
-func (j *job) pack(framer *codec.Framer) {
+func (j *job) pack(framer *codec.Framer, hash *Hash) {
 	j.packed, j.sums = j.packed[:0], j.sums[:0]
 	if len(j.raw) > 0 {
 		j.packed = framer.Append(j.packed, j.raw)
 	}
-	hash, cut, left := sha256.New(), 0, 0
+	cut, left := 0, 0
 	if len(j.cuts) > 0 {
 		left = j.cuts[0]
 	}
@@ -87,9 +86,7 @@ func (j *job) pack(framer *codec.Framer) {
 			k := min(n, left)
 			hash.Write(j.raw[at : at+k])
 			if left -= k; left == 0 {
-				var sum [sha256.Size]byte
-				j.sums = append(j.sums, Sum(hash.Sum(sum[:0])))
-				hash.Reset()
+				j.sums = append(j.sums, hash.Sum())
 				if cut++; cut < len(j.cuts) {
 					left = j.cuts[cut]
 				}

@@ -46,10 +46,6 @@ type Chunk struct {
 	Size int32
 }
 
-// Sum is the first half of a sha256. Two chunks of one length and one sum are taken for equal, until the
-// digest of the layer says otherwise.
-type Sum [16]byte
-
 // Identity is what makes chunks of two layers equal.
 type Identity struct {
 	Sum  Sum

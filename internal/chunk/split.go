@@ -1,7 +1,6 @@
 package chunk
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"io"
 )
@@ -10,24 +9,22 @@ import (
 // two layers are found equal only if both were cut by the same rules.
 const (
 	runLeast   = 8 << 10   // a file of so many bytes is a run of its own
-	chunkLeast = 16 << 10  // content bytes of a chunk that does not end a run
+	chunkLeast = 32 << 10  // content bytes of a chunk that does not end a run
 	chunkMost  = 256 << 10 // content bytes
 	chunkSpan  = 512 << 10 // bytes of the tar, from a chunk's first byte on
-	chunkBits  = 16        // so many upper bits of the rolling hash are zero where a chunk ends
+
+	// A chunk ends behind a window of so many bytes if these, a little endian number, times windowTimes make one
+	// whose windowBits upper bits are all one. (With all of them zero it would end anywhere among zero bytes.)
+	windowSize  = 8
+	windowTimes = 0x9e3779b97f4a7c15
+	windowBits  = 15
 )
 
-// chunkBelow: the rolling hash of where a chunk ends is smaller.
-const chunkBelow = 1 << (64 - chunkBits)
+// window is the number that b begins with.
+func window(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
 
-// gear is what each byte adds to the rolling hash: the first 8 bytes, big endian, of the sha256 of
-// "dogestry gear 1" and the byte.
-var gear = func() (table [256]uint64) {
-	for i := range table {
-		sum := sha256.Sum256(append([]byte("dogestry gear 1"), byte(i)))
-		table[i] = binary.BigEndian.Uint64(sum[:])
-	}
-	return table
-}()
+// ends tells whether a chunk may end behind a window.
+func ends(window uint64) bool { return window*windowTimes >= 1<<64-1<<(64-windowBits) }
 
 // readSize is how much is read at once: what is read too much for a frame is copied to the next.
 const readSize = 64 << 10
@@ -62,7 +59,7 @@ type splitter struct {
 	big   bool   // the run is one file
 	size  int    // content bytes of the chunk; 0 where none has begun
 	width int    // bytes of the tar from its first one on
-	hash  uint64 // rolling
+	last  uint64 // the window that ends where the content read so far ends
 }
 
 // newSplitter returns one that makes frames of some target bytes.
@@ -227,37 +224,40 @@ func (s *splitter) fill(f *frame, b []byte) int {
 	return n
 }
 
-// roll takes content up to where the rolling hash ends a chunk.
+// roll takes content up to the end of a window that ends the chunk.
 func (s *splitter) roll(b []byte) (n int, end bool) {
-	if s.size < chunkLeast {
-		n = min(len(b), chunkLeast-s.size)
+	least := min(len(b), max(0, chunkLeast-s.size)) // too early for an end
+	for n < min(len(b), windowSize) {               // windows that begin before b
+		s.last = s.last>>8 | uint64(b[n])<<56
+		if n++; n > least && ends(s.last) {
+			return n, true
+		}
 	}
-	h, b := s.hash, b[n:]
-	for len(b) >= 4 { // four at once: none of them waits for the one before
-		g0, g1, g2, g3 := gear[b[0]], gear[b[1]], gear[b[2]], gear[b[3]]
-		h0 := h<<1 + g0
-		h1 := h<<2 + g0<<1 + g1
-		h2 := h<<3 + g0<<2 + g1<<1 + g2
-		h3 := h<<4 + (g0<<3 + g1<<2 + g2<<1 + g3)
-		if h0 < chunkBelow || h1 < chunkBelow || h2 < chunkBelow || h3 < chunkBelow {
+	if n == len(b) {
+		return n, false
+	}
+	rest := b[max(n, least)-(windowSize-1):] // the next window and all behind it
+	for len(rest) >= 2*windowSize {          // eight at once
+		if ends(window(rest)) || ends(window(rest[1:])) || ends(window(rest[2:])) || ends(window(rest[3:])) ||
+			ends(window(rest[4:])) || ends(window(rest[5:])) || ends(window(rest[6:])) || ends(window(rest[7:])) {
 			break
 		}
-		h, b, n = h3, b[4:], n+4
+		rest = rest[windowSize:]
 	}
-	for i, c := range b {
-		if h = h<<1 + gear[c]; h < chunkBelow {
-			return n + i + 1, true
+	for ; len(rest) >= windowSize; rest = rest[1:] {
+		if ends(window(rest)) {
+			return len(b) - len(rest) + windowSize, true
 		}
 	}
-	s.hash = h
-	return n + len(b), false
+	s.last = window(b[len(b)-windowSize:])
+	return len(b), false
 }
 
 func (s *splitter) endChunk(f *frame) {
 	if s.size > 0 {
 		f.cuts = append(f.cuts, s.size)
 	}
-	s.size, s.width, s.hash = 0, 0, 0
+	s.size, s.width = 0, 0
 }
 
 // rest takes what is left at the end of the tar: no whole block.

@@ -2,7 +2,6 @@ package delta
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"runtime"
 	"sync"
@@ -286,7 +285,7 @@ func (a *assembly) collect(j *job) (bool, error) {
 			}
 			left = left[r.Size:]
 		}
-		if sum(buffer) != c.Sum {
+		if chunk.SumOf(buffer) != c.Sum {
 			return false, nil
 		}
 		a.scatter(j, i-part.chunk, buffer)
@@ -294,12 +293,6 @@ func (a *assembly) collect(j *job) (bool, error) {
 	}
 	a.local.Add(n)
 	return true, nil
-}
-
-// sum returns the sum of a chunk.
-func sum(b []byte) chunk.Sum {
-	s := sha256.Sum256(b)
-	return chunk.Sum(s[:len(chunk.Sum{})])
 }
 
 // scatter puts a chunk where it belongs in its frame.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/dogestry/dogestry/internal/chunk"
 )
 
 // fetch starts the reads of frames, in their order.
@@ -97,7 +99,7 @@ func (a *assembly) unpack(j *job, stored []byte) error {
 	for i, k := range j.keeps {
 		buffer = a.gather(j, i, buffer)
 		c := x.Chunks[a.plan.parts[j.frame].chunk+i]
-		if sum(buffer) != c.Sum {
+		if chunk.SumOf(buffer) != c.Sum {
 			return fmt.Errorf("the chunk at byte %d of the contents is not what the index says", c.At)
 		}
 		if k != nil {

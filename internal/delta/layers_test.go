@@ -158,7 +158,7 @@ func plain(frames, size int) *layer {
 		binary.LittleEndian.PutUint32(frame, uint32(i))
 		for part := range slices.Chunk(frame, len(frame)/4) {
 			binary.LittleEndian.PutUint32(part, uint32(i))
-			x.Chunks = append(x.Chunks, chunk.Chunk{Sum: sum(part), At: int64(len(x.Chunks) * len(part)), Size: int32(len(part))})
+			x.Chunks = append(x.Chunks, chunk.Chunk{Sum: chunk.SumOf(part), At: int64(len(x.Chunks) * len(part)), Size: int32(len(part))})
 		}
 		l.tar = append(l.tar, frame...)
 		l.stored = framer.Append(l.stored, frame)

@@ -3,7 +3,6 @@ package verify
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"sort"
@@ -79,17 +78,15 @@ func (x *indexed) wrong(i int, raw []byte) (wrong []chunk.Range) {
 	literal, content := x.before(f.Tar)
 	literalEnd, contentEnd := x.before(f.Tar + int64(f.Size))
 	first := sort.Search(len(x.Chunks), func(i int) bool { return x.Chunks[i].At >= content })
-	hash := sha256.New()
-	var sum [sha256.Size]byte
+	var hash chunk.Hash
 	for _, c := range x.Chunks[first:] {
 		if c.At >= contentEnd {
 			break
 		}
-		hash.Reset()
 		for r := range x.Content(c.At, int64(c.Size)) {
 			hash.Write(raw[r.Tar-f.Tar : r.End()-f.Tar])
 		}
-		if chunk.Sum(hash.Sum(sum[:0])) != c.Sum {
+		if hash.Sum() != c.Sum {
 			for r := range x.Content(c.At, int64(c.Size)) {
 				wrong = append(wrong, r)
 			}

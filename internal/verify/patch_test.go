@@ -290,7 +290,7 @@ func TestDamagedFilesNamed(t *testing.T) {
 		want []string
 	}{
 		"many small ones": {
-			[]int64{first.At}, []string{span(0, 0) + " (f00, f01, f02, f03, f04, f05, f06, f07, f08, f09, 28 files more)"},
+			[]int64{first.At}, []string{span(0, 0) + " (f00, f01, f02, f03, f04, f05, f06, f07, f08, f09, 31 files more)"},
 		},
 		"a long name, and one that steers a terminal, in frames beside each other": {
 			[]int64{inLong, inRed}, []string{span(inLong, inRed) + " (" + long[:300] + "…, \x1b[31mred\n)"},
@@ -299,7 +299,7 @@ func TestDamagedFilesNamed(t *testing.T) {
 			[]int64{w.frame(inLong).At, w.frame(inRed).At}, []string{span(inLong, inRed) + " (" + long[:300] + "…, \x1b[31mred\n, whole)"},
 		},
 		"the first and the last one": {
-			[]int64{first.At, inEnd}, []string{span(0, 0) + " (f00, f01, f02, f03, f04, f05, f06, f07, f08, f09, 28 files more)", span(inEnd, inEnd) + " (1 file)"},
+			[]int64{first.At, inEnd}, []string{span(0, 0) + " (f00, f01, f02, f03, f04, f05, f06, f07, f08, f09, 31 files more)", span(inEnd, inEnd) + " (1 file)"},
 		},
 		"the last one": {
 			[]int64{inEnd}, []string{span(inEnd, inEnd) + " (end)"},
