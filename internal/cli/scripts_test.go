@@ -28,7 +28,7 @@ import (
 )
 
 // every is for `make test-engines`, which has time.
-var every = flag.Bool("every", false, "TestScripts runs all that is not about remotes on each kind of engine")
+var every = flag.Bool("every", false, "TestScripts runs all that is not about remotes on each kind of engine, and so do the tests of signals")
 
 var update = flag.Bool("update", false, "write what the commands print into the golden files of the scripts")
 

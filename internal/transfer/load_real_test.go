@@ -100,7 +100,7 @@ func testRealPartsDamage(t *testing.T, e *enginetest.Engine, client *counted) {
 
 // TestRealAfterAKill: a real engine goes on from the stacks that a killed pull has left, and then has none of them; also
 // where the image itself was left.
-func TestRealAfterAKill(t *testing.T) { eachEngine(t, testRealAfterAKill) }
+func TestRealAfterAKill(t *testing.T) { oneEngine(t, testRealAfterAKill) }
 
 func testRealAfterAKill(t *testing.T, e *enginetest.Engine, client *counted) {
 	m := layered("killed", "killed-a", "killed-b", "killed-c", "killed-d")
@@ -129,7 +129,7 @@ func testRealAfterAKill(t *testing.T, e *enginetest.Engine, client *counted) {
 }
 
 // TestRealPartsInterrupted ends the context at random times: a rerun completes, and what is left is the image.
-func TestRealPartsInterrupted(t *testing.T) { eachEngine(t, testRealPartsInterrupted) }
+func TestRealPartsInterrupted(t *testing.T) { oneEngine(t, testRealPartsInterrupted) }
 
 func testRealPartsInterrupted(t *testing.T, e *enginetest.Engine, client *counted) {
 	m := layered("interrupted", "int-a", "int-b", "int-c", "int-d", "int-e")
@@ -179,7 +179,7 @@ func testRealPartsInterrupted(t *testing.T, e *enginetest.Engine, client *counte
 }
 
 // TestRealPartsAtOnce: two pulls of one image on one real engine.
-func TestRealPartsAtOnce(t *testing.T) { eachEngine(t, testRealPartsAtOnce) }
+func TestRealPartsAtOnce(t *testing.T) { oneEngine(t, testRealPartsAtOnce) }
 
 func testRealPartsAtOnce(t *testing.T, e *enginetest.Engine, client *counted) {
 	m := layered("two-pulls", "two-a", "two-b", "two-c", "two-d", "two-e")

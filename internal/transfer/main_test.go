@@ -8,6 +8,6 @@ import (
 )
 
 // every is for `make test-engines`, which has time.
-var every = flag.Bool("every", false, "fail every operation, load in every way, move larger real images; without it a sample of each")
+var every = flag.Bool("every", false, "fail every operation, load in every way and on every kind of engine, move larger real images and 120 layers; without it a sample of each")
 
 func TestMain(m *testing.M) { enginetest.Main(m) }

@@ -30,8 +30,8 @@ func TestPodmanRoundTrip(t *testing.T) { eachPodman(t, testPodmanRoundTrip) }
 
 func testPodmanRoundTrip(t *testing.T, e *enginetest.Engine, client *counted) {
 	for _, tr := range enginetest.Trouble() {
-		if testing.Short() && tr.Name == "layers-120" {
-			continue // a minute on a slow machine
+		if takesLong(tr) {
+			continue
 		}
 		t.Run(tr.Name, func(t *testing.T) {
 			tr.Tag("much:podman") // in this copy alone

@@ -43,8 +43,8 @@ func testStored(t *testing.T, e *enginetest.Engine) {
 		t.Fatal(err)
 	}
 	for _, tr := range enginetest.Trouble() {
-		if tr.Name == "layers-120" && !*every && (testing.Short() || strings.HasPrefix(version, "20.")) {
-			continue // a minute on a slow machine; Docker 29 has the same store, and takes a fifth of the time
+		if takesLong(tr) && (testing.Short() || strings.HasPrefix(version, "20.")) {
+			continue
 		}
 		t.Run(tr.Name, func(t *testing.T) {
 			loadImage(t, e, tr.Image)
