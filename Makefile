@@ -57,13 +57,13 @@ demo: ## the whole journey on a small real image
 	$(MAKE) --no-print-directory build
 	script/demo
 
-# Neither this nor the tests of `make check` are vetted: `make check` vets all, by more than go test would. Three packages
-# at once, since tests wait, too: for servers, for engines, for a second to pass.
+# Neither this nor the tests of `make check` are vetted: `make check` vets all, by more than go test would. Half more
+# packages at once than there are cores, since tests wait, too: for servers, for engines, for a second to pass.
 .PHONY: test
 test: ## unit tests, suites, scripts, the journey on a real engine
 	script/bootstrap test
 	@$(LIST_ENGINES)
-	go test -vet=off -p 3 -timeout 30m $(PACKAGES)
+	go test -vet=off -p $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)) -timeout 30m $(PACKAGES)
 
 .PHONY: test-engines
 test-engines: ## the tests that use engines, whole, on all kinds of them: also Docker 29, which it builds, and Podman

@@ -368,7 +368,7 @@ func plots(t *testing.T) []plot {
 
 // TestSchedules: nothing that a push has reported is lost, whatever the order.
 func TestSchedules(t *testing.T) {
-	samples := 500
+	samples := 250
 	switch {
 	case *every:
 		samples = 1500
