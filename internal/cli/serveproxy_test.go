@@ -125,10 +125,14 @@ func TestServeRegistry(t *testing.T) {
 		t.Errorf("for a tag, twice, the registry is asked %q", u.proxy.Requests())
 	}
 
+	whole := func() {
+		skopeo(t, "copy", "--quiet", "--src-tls-verify=false", "docker://"+address+"/"+repository+"@"+u.digest.String(), "dir:"+filepath.Join(t.TempDir(), "dir"))
+	}
+	whole() // engines that have a layer did not ask for it
+
 	// Nobody answers.
 	u.proxy.Rule(func(*http.Request) registrytest.Fault { return registrytest.Fault{Status: http.StatusForbidden} })
-	served := "docker://" + address + "/" + repository
-	skopeo(t, "copy", "--quiet", "--src-tls-verify=false", served+"@"+u.digest.String(), "dir:"+filepath.Join(t.TempDir(), "dir"))
+	whole()
 	if asked := u.proxy.Requests(); len(asked) != 0 {
 		t.Errorf("for what is in the cache the registry is asked %q", asked)
 	}
