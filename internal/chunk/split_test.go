@@ -309,9 +309,7 @@ func contentEnding(at ...int) []byte {
 	return content
 }
 
-const (
-	sumOfVersionOne = "8079a27276382a723d6205df381405c0"
-)
+const sumOfVersionOne = "8079a27276382a723d6205df381405c0"
 
 var cutsOfVersionOne = []int32{8291, 8192, 262144, 45056, 20001, 98469, 42301, 90940, 62014, 45723, 39877, 59202, 97066, 56042, 22766, 40160, 29840, 25600, 19400, 8192, 239212, 40788}
 
