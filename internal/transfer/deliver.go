@@ -30,7 +30,7 @@ func deliver(ctx context.Context, p parcel, log *slog.Logger) error {
 		if err := p.send(ctx); err != nil {
 			return err
 		}
-		err := p.name(ctx)
+		err := nameAgain(ctx, p)
 		var incomplete *remote.IncompleteError
 		if !errors.As(err, &incomplete) {
 			return err
@@ -43,6 +43,21 @@ func deliver(ctx context.Context, p parcel, log *slog.Logger) error {
 			return err
 		}
 	}
+}
+
+// nameAgain names an image, and once more where the remote lacks what is not the image's but of another platform of its
+// index: a collection that was at it takes the mark of that platform first, and then its entries (docs/format.md, D3). Who has
+// seen the mark, and then lacks an entry, finds the mark gone.
+func nameAgain(ctx context.Context, p parcel) error {
+	err := p.name(ctx)
+	var incomplete *remote.IncompleteError
+	for again := 0; again < mendings && errors.As(err, &incomplete); again++ {
+		if _, foreign := outside(p.needs(), incomplete.Missing); !foreign {
+			break
+		}
+		err = p.name(ctx)
+	}
+	return err
 }
 
 // outside returns an entry of lost that is none of c.
