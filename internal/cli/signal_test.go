@@ -41,17 +41,7 @@ var signalCases = []signalCase{
 // is through the engine's own store.
 var stores = []engine.StoreUse{engine.StoreOff, engine.StoreAuto}
 
-// oneEngine runs a test on the first kind of engine alone, but with -every.
-func oneEngine(t *testing.T, test func(t *testing.T, e *enginetest.Engine)) {
-	t.Helper()
-	if *every {
-		enginetest.Each(t, test)
-		return
-	}
-	test(t, enginetest.For(t))
-}
-
-func TestSignalDuringPush(t *testing.T) { oneEngine(t, testSignalDuringPush) }
+func TestSignalDuringPush(t *testing.T) { enginetest.First(t, *every, testSignalDuringPush) }
 
 func TestSignalDuringPushFromContainerd(t *testing.T) {
 	enginetest.EachContainerd(t, testSignalDuringPush)
@@ -154,7 +144,7 @@ func TestSignalWithJSON(t *testing.T) {
 	})
 }
 
-func TestSignalDuringPull(t *testing.T) { oneEngine(t, testSignalDuringPull) }
+func TestSignalDuringPull(t *testing.T) { enginetest.First(t, *every, testSignalDuringPull) }
 
 func testSignalDuringPull(t *testing.T, engine *enginetest.Engine) {
 	ref := loadBig(t, engine)

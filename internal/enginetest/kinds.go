@@ -165,6 +165,16 @@ func Each(t *testing.T, test func(t *testing.T, e *Engine)) {
 	each(t, Kind.classic, test)
 }
 
+// First runs a test as Each does if all is set, else on the engine of [For] alone.
+func First(t *testing.T, all bool, test func(t *testing.T, e *Engine)) {
+	t.Helper()
+	if all {
+		Each(t, test)
+		return
+	}
+	test(t, For(t))
+}
+
 func (k Kind) classic() bool { return !k.ContainerdStore && !k.Podman }
 
 // EachContainerd runs a test on each engine with the containerd image store that this machine has.

@@ -368,7 +368,7 @@ func plots(t *testing.T) []plot {
 
 // TestSchedules: nothing that a push has reported is lost, whatever the order.
 func TestSchedules(t *testing.T) {
-	samples := 250
+	samples := 500
 	switch {
 	case *every:
 		samples = 1500

@@ -45,7 +45,7 @@ func deliver(ctx context.Context, p parcel, log *slog.Logger) error {
 	}
 }
 
-// nameAgain names an image, and once more where the remote lacks what is not the image's but of another platform of its
+// nameAgain names an image, and a few times more where the remote lacks what is not the image's but of another platform of its
 // index: a collection that was at it takes the mark of that platform first, and then its entries (docs/format.md, D3). Who has
 // seen the mark, and then lacks an entry, finds the mark gone.
 func nameAgain(ctx context.Context, p parcel) error {

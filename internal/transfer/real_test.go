@@ -27,12 +27,7 @@ func eachEngine(t *testing.T, test func(t *testing.T, e *enginetest.Engine, clie
 // oneEngine runs a test on the first of these kinds alone, but with -every.
 func oneEngine(t *testing.T, test func(t *testing.T, e *enginetest.Engine, client *counted)) {
 	t.Helper()
-	if *every {
-		eachEngine(t, test)
-		return
-	}
-	e := enginetest.For(t)
-	test(t, e, &counted{Client: connect(t, e.Host)})
+	enginetest.First(t, *every, func(t *testing.T, e *enginetest.Engine) { test(t, e, &counted{Client: connect(t, e.Host)}) })
 }
 
 // takesLong tells whether Docker 20 and Podman are spared a trouble image but with -every: others take a fifth of the
