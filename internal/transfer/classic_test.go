@@ -37,6 +37,7 @@ type classic struct {
 	changed int   // requests that change anything
 	bytes   int64 // of all archives that were sent to be loaded
 
+	// How it behaves. A test that changes this after a first request does so by now.
 	spoil func(name string, content []byte) []byte // changes an entry of an export; nil leaves it out
 	deny  map[string]string                        // method and path after the version → message of a 500
 	lies  bool                                     // says that it has loaded, and has not
@@ -62,6 +63,13 @@ func newClassic(images ...*enginetest.Image) *classic {
 		c.put(m)
 	}
 	return c
+}
+
+// now changes how the engine behaves. It may still be busy with a client that has gone.
+func (c *classic) now(change func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change()
 }
 
 // put gives the engine an image with all its tags.
@@ -232,6 +240,7 @@ func (c *classic) export(w http.ResponseWriter, name string) {
 	id, i := c.find(name)
 	c.mu.Lock()
 	c.exports++
+	spoil := c.spoil
 	c.mu.Unlock()
 	if i == nil {
 		answer(w, http.StatusNotFound, map[string]string{"message": "No such image: " + name})
@@ -243,8 +252,8 @@ func (c *classic) export(w http.ResponseWriter, name string) {
 	}
 	t := tar.NewWriter(w)
 	write := func(name string, content []byte) {
-		if c.spoil != nil {
-			if content = c.spoil(name, content); content == nil {
+		if spoil != nil {
+			if content = spoil(name, content); content == nil {
 				return
 			}
 		}
@@ -262,6 +271,7 @@ func (c *classic) load(w http.ResponseWriter, body io.Reader) {
 	c.mu.Lock()
 	c.loads++
 	c.loading++
+	hook, lies := c.happens, c.lies
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
@@ -270,10 +280,10 @@ func (c *classic) load(w http.ResponseWriter, body io.Reader) {
 	}()
 	files := map[string][]byte{}
 	happens := func(what string) error {
-		if c.happens == nil {
+		if hook == nil {
 			return nil
 		}
-		err := c.happens(strings.Count(string(files["manifest.json"]), "blobs/")-1, what)
+		err := hook(strings.Count(string(files["manifest.json"]), "blobs/")-1, what)
 		if errors.Is(err, errCut) {
 			panic(http.ErrAbortHandler)
 		}
@@ -304,7 +314,6 @@ func (c *classic) load(w http.ResponseWriter, body io.Reader) {
 	_, _ = io.Copy(io.Discard, counted)
 	c.mu.Lock()
 	c.bytes += counted.n
-	lies := c.lies
 	c.mu.Unlock()
 	if failed == nil {
 		failed = happens("end")

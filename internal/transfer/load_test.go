@@ -650,7 +650,7 @@ func TestOthersStacks(t *testing.T) {
 		t.Error("no error")
 	}
 	has(t, e, before...)
-	e.happens = nil
+	e.now(func() { e.happens = nil })
 	results, err := Pull(t.Context(), r, client, pulls(t, "much:1"), Options{piece: 1, DryRun: true})
 	if err != nil || len(moved(results[0])) != 2 {
 		t.Errorf("%+v, error %v", results, err)

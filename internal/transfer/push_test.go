@@ -220,7 +220,7 @@ func TestPushOfWrongBytes(t *testing.T) {
 			if tags := tagsOf(t, r); len(tags) > 0 {
 				t.Errorf("tags %q", tags)
 			}
-			e.spoil = nil
+			e.now(func() { e.spoil = nil })
 			mustPush(t, client, r, "much:1")
 			checkWhole(t, r, "much:1", m)
 		})
