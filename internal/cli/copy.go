@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) copyCommand() *cobra.Command {
-	var as string
+	var as, compression string
 	var cache cacheFlags
 	var o transfer.CopyOptions
 	c := &cobra.Command{
@@ -48,6 +48,9 @@ belongs to them by its digest alone. Layers stay.`,
 			if err := checkCopyFlags(c, o, args[2:]); err != nil {
 				return err
 			}
+			if err := checkCompression(args[1], compression); err != nil {
+				return err
+			}
 			var images []transfer.CopyImage
 			var err error
 			if o.All {
@@ -63,15 +66,17 @@ belongs to them by its digest alone. Layers stay.`,
 				return err
 			}
 			cache.configure(c, set)
-			return a.copy(c.Context(), images, cache, o)
+			return a.copy(c.Context(), images, compression, cache, o)
 		},
 	}
 	a.moveFlags(c, &o.Options)
 	cache.add(c)
 	a.indexFlag(c)
+	recompressFlag(c, &o.Options)
 	f := c.Flags()
 	f.Var((*platformValue)(&o.Platform), "platform", "of an image for several, this `OS/ARCH[/VARIANT]` (default: all that SRC has)")
 	f.BoolVar(&o.AllPlatforms, "all-platforms", false, "of an image for several, fail where SRC lacks one")
+	f.StringVar(&compression, "compression", "", "how layers are stored that are not moved in SRC's bytes, see --recompress: lz4 (the default), zstd or none; in a registry gzip (the default), zstd or none")
 	f.StringVar(&as, "as", "", "store the one image under this `NAME[:TAG]`")
 	f.BoolVar(&o.IfAbsent, "if-absent", false, "refuse to move a tag that names another image already")
 	f.BoolVar(&o.All, "all", false, "copy all tags of SRC, or of the repositories named")
@@ -80,7 +85,7 @@ belongs to them by its digest alone. Layers stay.`,
 	return c
 }
 
-func (a *app) copy(ctx context.Context, images []transfer.CopyImage, cache cacheFlags, o transfer.CopyOptions) error {
+func (a *app) copy(ctx context.Context, images []transfer.CopyImage, compression string, cache cacheFlags, o transfer.CopyOptions) error {
 	for _, name := range []string{o.From, o.To} {
 		if err := checkPlace(name); err != nil {
 			return err
@@ -111,7 +116,7 @@ func (a *app) copy(ctx context.Context, images []transfer.CopyImage, cache cache
 	if o.DryRun {
 		mode = toPlan
 	}
-	to, closeTo, err := a.openTarget(ctx, o.To, mode)
+	to, closeTo, err := a.openTarget(ctx, o.To, mode, compression)
 	if err != nil {
 		return err
 	}

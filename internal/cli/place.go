@@ -90,7 +90,7 @@ func (a *app) openToRead(ctx context.Context, name string, cache cacheFlags, sta
 }
 
 // openTarget opens what a copy writes, as openSource does.
-func (a *app) openTarget(ctx context.Context, name string, mode access) (remote.Target, func() error, error) {
+func (a *app) openTarget(ctx context.Context, name string, mode access, compression string) (remote.Target, func() error, error) {
 	defer a.oneWay(&a.downloadLimit)()
 	if p, path, ok := placeOf(name); ok {
 		if err := a.unlimited(name, p.what); err != nil {
@@ -98,7 +98,7 @@ func (a *app) openTarget(ctx context.Context, name string, mode access) (remote.
 		}
 		return p.write(ctx, name, path, mode)
 	}
-	to, err := a.openImages(ctx, name, mode, "")
+	to, err := a.openImages(ctx, name, mode, compression)
 	return to, nothing, err
 }
 

@@ -26,6 +26,7 @@ leaves whole layers, and the same command goes on from there.`,
 		Example: `  dogestry push /srv/images myapp:20131211
   dogestry push ./images myapp:latest --as myapp:live
   dogestry push s3://bucket/images web worker --compression zstd
+  dogestry push s3://bucket/images myapp:1.4.2 --recompress
   dogestry push s3://bucket/images myapp:1.4.2 --if-absent
   dogestry push registry://registry.example.com/team myapp
   dogestry push s3://bucket/images myapp:live --sign-key release.key
@@ -66,6 +67,7 @@ leaves whole layers, and the same command goes on from there.`,
 	c.Flags().BoolVar(&o.IfAbsent, "if-absent", false, "refuse to move a tag that names another image already")
 	signFlag(c, &signKey)
 	a.indexFlag(c)
+	recompressFlag(c, &o)
 	c.Flags().StringVar(&store, "engine-store", string(engine.StoreAuto), "read layers from the engine's own directory, as root on its machine: auto, off or require")
 	c.Flags().StringVar(&compression, "compression", "", "how layers are stored: lz4 (fast links; the default), zstd (smaller, for slow links) or none; in a registry gzip (the default), zstd or none")
 	return c

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -48,6 +49,7 @@ func argWords(c *cobra.Command) (words []string) {
 // resolveRemotes replaces names of remotes, in args itself, and in flags. It returns
 // the configuration that is theirs: of several, what the first one sets goes first.
 func (a *app) resolveRemotes(c *cobra.Command, args []string, set *config.Config) (*config.Config, error) {
+	typed := slices.Clone(args)
 	for _, i := range remoteArgs(c) {
 		if i < len(args) {
 			args[i] = a.resolve(args[i], set)
@@ -73,7 +75,21 @@ func (a *app) resolveRemotes(c *cobra.Command, args []string, set *config.Config
 	for _, n := range slices.Backward(a.named) {
 		of = of.With(n.name)
 	}
+	if c.Name() == "copy" && len(typed) > 1 {
+		of = writingTo(of, set.With(typed[1]))
+	}
 	return of, failed
+}
+
+// writingTo returns the configuration of a copy: how layers are stored is its target's matter.
+func writingTo(of, target *config.Config) *config.Config {
+	copied := *of
+	copied.Flags = maps.Clone(of.Flags)
+	delete(copied.Flags, "compression")
+	if value, ok := target.Flags["compression"]; ok {
+		copied.Flags["compression"] = value
+	}
+	return &copied
 }
 
 // resolve returns what a name stands for, or the name.
@@ -97,6 +113,9 @@ func (a *app) setFlags(c *cobra.Command, args []string, set *config.Config) erro
 		f := c.Flags().Lookup(name)
 		if f == nil || f.Changed || name == "engine" && (c.Flags().Changed("engines-file") || c.Flags().Changed("pullhosts")) {
 			continue
+		}
+		if name == "recompress" && c.Name() != "push" {
+			continue // a copy keeps what it copies, unless somebody types it
 		}
 		if name == "compression" {
 			if takes := takesCompression(c, args, value.Value); takes != nil {
@@ -125,8 +144,11 @@ func (a *app) isOwn(set *config.Config, flag string) bool {
 
 // takesCompression says why a command does not take a --compression, if it does not.
 func takesCompression(c *cobra.Command, args []string, value string) error {
-	if c.Name() == "push" {
+	switch c.Name() {
+	case "push":
 		return checkCompression(args[0], value)
+	case "copy":
+		return checkCompression(args[1], value)
 	}
 	_, err := codec.ByName(value)
 	return err

@@ -28,6 +28,11 @@ func (a *app) indexFlag(c *cobra.Command) {
 	c.Flags().BoolVar(&a.noIndex, "no-index", false, "store layers without a chunk index: pulls then fetch each as a whole")
 }
 
+// recompressFlag adds what commands have that store images which have compressed layers.
+func recompressFlag(c *cobra.Command, o *transfer.Options) {
+	c.Flags().BoolVar(&o.Recompress, "recompress", false, "store layers that an image has in gzip or zstd as others are stored, with an index: rebuilt ones then need not travel whole. The image gets another ID where engines name images by manifests")
+}
+
 // checkTransferFlags refuses values that make no sense. An empty --as is most
 // likely a variable that was not set.
 func checkTransferFlags(c *cobra.Command, o transfer.Options) error {
@@ -36,6 +41,9 @@ func checkTransferFlags(c *cobra.Command, o transfer.Options) error {
 	}
 	if o.AllPlatforms && o.Platform != (image.Platform{}) {
 		return fault.New(fault.Usage, "--platform and --all-platforms exclude one another")
+	}
+	if o.Recompress && o.AllPlatforms {
+		return fault.New(fault.Usage, "--recompress stores one platform of an image, and --all-platforms means all")
 	}
 	if as := c.Flags().Lookup("as"); as != nil && as.Changed && as.Value.String() == "" {
 		return fault.New(fault.Usage, "--as is empty").Advise("Name the image, or leave --as out.")

@@ -264,6 +264,12 @@ func flagChecks() map[string]func(value string) error {
 			}
 			return nil
 		},
+		"recompress": func(value string) error {
+			if !slices.Contains([]string{"true", "false"}, value) {
+				return errors.New("it is neither true nor false")
+			}
+			return nil
+		},
 		"limit-upload":   rate,
 		"limit-download": rate,
 	}
@@ -272,7 +278,7 @@ func flagChecks() map[string]func(value string) error {
 // flagValue reads the value of a flag.
 func (f *file) flagValue(name string, to *map[string]Setting[string]) func(*yaml.Node) error {
 	return func(value *yaml.Node) error {
-		if value.Kind != yaml.ScalarNode || value.Tag != "!!str" && value.Tag != "!!int" || value.Value == "" {
+		if value.Kind != yaml.ScalarNode || !slices.Contains([]string{"!!str", "!!int", "!!bool"}, value.Tag) || value.Value == "" {
 			return f.wrong(value, "%s is one value", name)
 		}
 		if err := flagChecks()[name](value.Value); err != nil {

@@ -64,7 +64,8 @@ const (
 	Zstd Compression = "+zstd"
 )
 
-func (c Compression) pack(b []byte) []byte {
+// Pack compresses b.
+func (c Compression) Pack(b []byte) []byte {
 	var to bytes.Buffer
 	var w io.WriteCloser
 	switch c {
@@ -94,12 +95,24 @@ func (l *Layout) Image(m *Image, compressions ...Compression) Node {
 		if len(compressions) > 0 {
 			c = compressions[min(i, len(compressions)-1)]
 		}
-		b := c.pack(layer.Bytes())
+		b := c.Pack(layer.Bytes())
 		d := l.Add(b)
 		blobs = append(blobs, d)
 		layers = append(layers, descriptor(ociLayer+string(c), d, len(b)))
 	}
 	return l.manifest(m.Config(), layers, blobs)
+}
+
+// ImageOf adds an image of such layers as they are in it, whatever its config says of them.
+func (l *Layout) ImageOf(config []byte, c Compression, packed ...[]byte) Node {
+	var layers []any
+	var blobs []string
+	for _, b := range packed {
+		d := l.Add(b)
+		blobs = append(blobs, d)
+		layers = append(layers, descriptor(ociLayer+string(c), d, len(b)))
+	}
+	return l.manifest(config, layers, blobs)
 }
 
 // Elsewhere adds an image whose manifest says that its top layer is to be had at a URL too.

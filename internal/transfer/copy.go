@@ -81,7 +81,7 @@ const imagesAtOnce = 4
 
 // Copy moves images from one remote to another, layers in the bytes in which the
 // source keeps them where both can, and tags each as soon as it is complete. It
-// keeps IDs: the tag names what it names at the source. A target that is published
+// keeps IDs: the tag names what it names at the source, unless the image is compressed anew. A target that is published
 // as a whole (remote.Committer) is so at the end, with all that came to it.
 //
 // It stops at the first failure and returns what was done before it; whole
@@ -121,7 +121,7 @@ func (c *copier) copy(ctx context.Context, images []CopyImage) (Copied, error) {
 		}
 	}
 	done, err := c.all(ctx, images)
-	if err == nil {
+	if err == nil && !o.Recompress { // what no tag names is there for its digest
 		err = c.members(ctx, &done)
 	}
 	switch {
@@ -258,7 +258,7 @@ func ofImage(err error) bool {
 	}
 	var wrong *image.TreeError
 	switch fault.KindOf(err) {
-	case fault.Damaged, fault.NotFound, fault.Refused:
+	case fault.Damaged, fault.NotFound, fault.Refused, fault.Usage:
 		return true
 	}
 	return errors.As(err, &wrong) // no image

@@ -28,8 +28,9 @@ type copying struct {
 	warned   map[image.Digest]bool // that refer to it, and are left out
 	toldLeft int                   // how many of them was said
 
-	id      image.ID // what the tag names at the source
-	tree    *image.Tree
+	id      image.ID                          // what the tag names at the source
+	tree    *image.Tree                       // what is copied: that, unless it is compressed anew
+	unpack  unpacking                         // of what is
 	packed  map[image.DiffID]image.Descriptor // layers by their diffIDs, where manifests have them compressed
 	media   map[image.Digest]string           // media types of layers
 	order   []image.Digest                    // of the layers, bottom first, each once
@@ -103,11 +104,18 @@ func (p *copying) survey(ctx context.Context) (err error) {
 	if err := remote.CheckOutside(p.image.Source.String(), docs...); err != nil {
 		return err
 	}
-	p.packed, err = p.tree.Packed()
-	if err == nil {
-		p.closure, err = remote.ClosureIn(p.to, p.tree)
+	if p.packed, err = p.tree.Packed(); err != nil {
+		return p.noImage(err)
 	}
-	if err != nil {
+	if !p.member {
+		if p.tree, p.unpack, err = p.o.recompress(p.image.Source.String(), p.tree, p.packed); err != nil {
+			return err
+		}
+	}
+	if p.unpack != nil {
+		p.packed = nil
+	}
+	if p.closure, err = remote.ClosureIn(p.to, p.tree); err != nil {
 		return p.noImage(err)
 	}
 	p.order, p.media = nil, map[image.Digest]string{}
@@ -185,7 +193,7 @@ func (p *copying) mayTag(ctx context.Context) error {
 	}
 	p.tag = creator.CreateTag
 	try := !p.o.DryRun && p.tried.CompareAndSwap(false, true) // once is enough
-	return creator.MayCreate(ctx, p.image.Target, p.id, try)
+	return creator.MayCreate(ctx, p.image.Target, p.tree.ID, try)
 }
 
 // run copies the image. Where the source turns out not to have it whole, because
@@ -218,7 +226,7 @@ func (p *copying) move(ctx context.Context) (Result, error) {
 	}
 	p.plan(missing)
 	if p.o.DryRun {
-		if err = p.send(ctx); err == nil {
+		if err = p.send(ctx); err == nil && p.unpack == nil {
 			err = p.referrers(ctx)
 		}
 	} else {
@@ -283,7 +291,11 @@ func (p *copying) sendLayers(ctx context.Context) error {
 	if len(p.missing.Layers) == 0 {
 		return ctx.Err()
 	}
-	layers, err := remote.Layers(ctx, p.from, p.missing.Layers)
+	blobs := make([]image.Digest, len(p.missing.Layers))
+	for i, d := range p.missing.Layers {
+		blobs[i], _ = p.unpack.blob(d)
+	}
+	layers, err := remote.Layers(ctx, p.from, blobs)
 	if err != nil {
 		return named(p.image.Source, err)
 	}
@@ -291,15 +303,20 @@ func (p *copying) sendLayers(ctx context.Context) error {
 	g.SetLimit(p.o.Parallel)
 	moved, own := make([]remote.Layer, len(layers)), make([]bool, len(layers))
 	for i, l := range layers {
+		as := p.as(l)
 		if p.o.DryRun {
-			p.results[l.Digest] = &LayerResult{Digest: l.Digest, Size: l.Size, Stored: l.Stored, Moved: true, object: objectOf(l)}
+			r := &LayerResult{Digest: as.Digest, Size: as.Size, Stored: l.Stored, Moved: true, object: objectOf(l)}
+			if as.Digest != l.Digest {
+				r.Stored = -1
+			}
+			p.results[as.Digest] = r
 			continue
 		}
 		if gctx.Err() != nil {
 			break
 		}
 		g.Go(func() (err error) {
-			moved[i], own[i], err = p.carry(gctx, p.way(), l, p.media[l.Digest], p.again)
+			moved[i], own[i], err = p.carry(gctx, p.way(), l, as, p.again)
 			return err
 		})
 	}
@@ -310,17 +327,26 @@ func (p *copying) sendLayers(ctx context.Context) error {
 		return err
 	}
 	for i, l := range layers {
-		p.sent[l.Digest] = moved[i]
-		r := &LayerResult{Digest: l.Digest, Size: l.Size, Stored: moved[i].Stored, Moved: own[i]}
-		if l.Size < 0 { // the source did not know
+		as := p.as(l)
+		p.sent[as.Digest] = moved[i]
+		r := &LayerResult{Digest: as.Digest, Size: as.Size, Stored: moved[i].Stored, Moved: own[i]}
+		if as.Size < 0 { // the source did not know
 			r.Size = moved[i].Size
 		}
-		if was := p.results[l.Digest]; was != nil && was.Moved {
+		if was := p.results[as.Digest]; was != nil && was.Moved {
 			r.Moved = true
 		}
-		p.results[l.Digest] = r
+		p.results[as.Digest] = r
 	}
 	return nil
+}
+
+// as is what a layer of the source becomes at the target: itself, or the tar that is compressed in it.
+func (p *copying) as(l remote.Layer) image.Descriptor {
+	if id, packed := p.unpack.layer(l.Digest); packed {
+		return image.Descriptor{Digest: id, Size: -1}
+	}
+	return image.Descriptor{MediaType: p.media[l.Digest], Digest: l.Digest, Size: l.Size}
 }
 
 // checkPacked makes sure that the compressed layers which were moved are what the
@@ -343,17 +369,19 @@ func (p *copying) name(ctx context.Context) error {
 		for _, child := range p.tree.Children {
 			ids = append(ids, child.ID)
 		}
-		if err := holder.Hold(ctx, p.id, ids); err != nil {
+		if err := holder.Hold(ctx, p.tree.ID, ids); err != nil {
 			return err
 		}
 	}
-	if err := p.signatures(ctx); err != nil {
-		return err
+	if p.unpack == nil { // else it is another image than what they are about
+		if err := p.signatures(ctx); err != nil {
+			return err
+		}
+		if err := p.referrers(ctx); err != nil {
+			return err
+		}
 	}
-	if err := p.referrers(ctx); err != nil {
-		return err
-	}
-	return p.tag(ctx, p.image.Target, p.id)
+	return p.tag(ctx, p.image.Target, p.tree.ID)
 }
 
 // signatures copies those of the tag, before it: a reader that verifies never finds
@@ -398,7 +426,7 @@ func (o Options) putSignature(ctx context.Context, to remote.Signatures, ref ima
 }
 
 func (p *copying) result() Result {
-	r := Result{Image: p.image.Target.String(), ID: p.id, DryRun: p.o.DryRun, Layers: []LayerResult{}, Referrers: p.referred}
+	r := Result{Image: p.image.Target.String(), ID: p.tree.ID, DryRun: p.o.DryRun, Layers: []LayerResult{}, Referrers: p.referred}
 	for _, d := range p.order {
 		if l := p.results[d]; l != nil {
 			r.Layers = append(r.Layers, *l)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
@@ -49,7 +50,7 @@ func objectOf(l remote.Layer) string {
 // carry moves a layer, unless another image of this copy has moved it or is just
 // moving it: then it waits for that, and own is false. What is there no more is
 // moved again.
-func (c *copier) carry(ctx context.Context, by way, l remote.Layer, media string, again bool) (moved remote.Layer, own bool, err error) {
+func (c *copier) carry(ctx context.Context, by way, l remote.Layer, as image.Descriptor, again bool) (moved remote.Layer, own bool, err error) {
 	object := by.scope + objectOf(l)
 	for {
 		c.mu.Lock()
@@ -58,7 +59,7 @@ func (c *copier) carry(ctx context.Context, by way, l remote.Layer, media string
 			f = &flight{digest: l.Digest, done: make(chan struct{})}
 			c.flights[object] = f
 			c.mu.Unlock()
-			f.layer, f.stored, f.err = c.moveLayer(ctx, by, l, media)
+			f.layer, f.stored, f.err = c.moveLayer(ctx, by, l, as)
 			close(f.done)
 			return f.layer, true, f.err
 		}
@@ -109,7 +110,7 @@ func (c *copier) forgetFailed() {
 const rereadings = 3
 
 // moveLayer moves a layer once one of the places for layers on their way is free.
-func (c *copier) moveLayer(ctx context.Context, by way, l remote.Layer, media string) (moved remote.Layer, stored bool, err error) {
+func (c *copier) moveLayer(ctx context.Context, by way, l remote.Layer, as image.Descriptor) (moved remote.Layer, stored bool, err error) {
 	select {
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -118,7 +119,7 @@ func (c *copier) moveLayer(ctx context.Context, by way, l remote.Layer, media st
 	defer func() { <-c.slots }()
 	bar := c.o.Progress.Layer(l.Digest.Short(), l.Stored)
 	for attempt := 0; ; attempt++ {
-		moved, stored, err = c.moveOnce(ctx, by, l, media, bar)
+		moved, stored, err = c.moveOnce(ctx, by, l, as, bar)
 		if err == nil {
 			bar.Done()
 			return moved, stored, nil
@@ -137,26 +138,38 @@ func (c *copier) moveLayer(ctx context.Context, by way, l remote.Layer, media st
 }
 
 // moveOnce moves a layer in the bytes in which the source keeps it, or, where
-// that is not possible, decoded.
-func (c *copier) moveOnce(ctx context.Context, by way, l remote.Layer, media string, bar Bar) (moved remote.Layer, stored bool, err error) {
-	as := image.Descriptor{MediaType: media, Digest: l.Digest, Size: l.Size}
+// that is not possible, decoded: as itself, or as the tar that is compressed in it.
+func (c *copier) moveOnce(ctx context.Context, by way, l remote.Layer, as image.Descriptor, bar Bar) (moved remote.Layer, stored bool, err error) {
+	unpack := as.Digest != l.Digest
 	source, gives := by.from.(remote.StoredSource)
 	target, takes := by.to.(remote.StoredTarget)
-	if gives && takes {
+	packed := unpack || c.o.Recompress && !l.Packed.IsZero()
+	if gives && takes && !packed {
 		moved, err = moveStored(ctx, source, target, l, as, bar)
 		if !errors.Is(err, errors.ErrUnsupported) {
 			return moved, true, err
 		}
 		c.o.Log.Debug("layer is stored anew", "layer", l.Digest, "why", err)
 	}
-	decoded, err := by.from.Open(ctx, l)
+	opened, err := by.from.Open(ctx, l)
 	if err != nil {
 		return remote.Layer{}, false, err
 	}
-	defer decoded.Close()
-	body := watch(decoded, bar.Add)
-	moved, err = by.to.PutLayer(ctx, as, body)
-	return moved, false, blame(ctx, body, err)
+	defer opened.Close()
+	body := watch(opened, bar.Add)
+	if !unpack {
+		moved, err = by.to.PutLayer(ctx, as, body)
+		return moved, false, blame(ctx, body, err)
+	}
+	tar := codec.Inflate(body)
+	defer tar.Close()
+	moved, err = by.to.PutLayer(ctx, as, tar)
+	var wrong *image.MismatchError
+	if err = blame(ctx, body, err); errors.Is(err, codec.ErrDamaged) || errors.As(err, &wrong) {
+		err = fault.Wrap(fault.Damaged, err, "layer %s is not the %s that its config says", l.Digest.Short(), as.Digest.Short()).
+			Advise("No engine could unpack it: build the image again.")
+	}
+	return moved, false, err
 }
 
 // moveStored moves a layer as it is stored.

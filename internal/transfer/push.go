@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -60,11 +61,9 @@ func Push(ctx context.Context, from Exporter, to remote.Target, images []PushIma
 	for i, img := range images { // all of them first: fail before anything moves
 		found := *img.found
 		own := remote.TargetFor(to, img.Target)
-		p := &push{from: from, to: own, o: o, img: found, target: img.Target, tag: own.Tag, planned: planned}
-		if from.Kind() != engine.Containerd { // what that has of an image, blobs tell
-			if err := chosen(found.String(), o).check(found.Platform); err != nil {
-				return nil, err
-			}
+		p := &push{from: from, to: own, o: o, img: found, id: found.ID, target: img.Target, tag: own.Tag, planned: planned}
+		if err := p.open(ctx); err != nil {
+			return nil, err
 		}
 		if o.IfAbsent {
 			if err := p.mayCreate(ctx); err != nil {
@@ -90,6 +89,7 @@ type push struct {
 	to     remote.Target
 	o      Options
 	img    engine.Image
+	id     image.ID // what the tag will name: the image as the engine calls it, unless it is compressed anew
 	target image.Reference
 	tag    func(context.Context, image.Reference, image.ID) error
 
@@ -159,23 +159,25 @@ func (p *push) mayCreate(ctx context.Context) error {
 			Advise("Push without --if-absent.")
 	}
 	p.tag = creator.CreateTag
-	return creator.MayCreate(ctx, p.target, p.img.ID, !p.o.DryRun)
+	return creator.MayCreate(ctx, p.target, p.id, !p.o.DryRun)
+}
+
+// open finds out what the image is made of; of some that only an export tells later.
+func (p *push) open(ctx context.Context) error {
+	p.closure = remote.Closure{Documents: []image.Digest{p.img.ID}, Layers: image.Distinct(p.img.DiffIDs)}
+	p.order = p.closure.Layers
+	p.layers = map[image.Digest]*LayerResult{}
+	if p.from.Kind() != engine.Containerd { // what that has of an image, blobs tell
+		return chosen(p.img.String(), p.o).check(p.img.Platform)
+	}
+	return p.openBlobs(ctx)
 }
 
 // look asks the remote what it lacks.
 func (p *push) look(ctx context.Context) error {
-	p.closure = remote.Closure{Documents: []image.Digest{p.img.ID}, Layers: image.Distinct(p.img.DiffIDs)}
-	p.order = p.closure.Layers
-	p.layers = map[image.Digest]*LayerResult{}
-	if p.from.Kind() == engine.Containerd {
-		if err := p.openBlobs(ctx); err != nil {
-			return err
-		}
-		if p.blobs.unknown() {
-			p.o.Progress.Status("")
-			return nil
-		}
-		p.closure, p.order = p.blobs.closure, p.blobs.layers()
+	if p.blobs.unknown() {
+		p.o.Progress.Status("")
+		return nil
 	}
 	missing, there, err := p.to.Missing(ctx, p.closure)
 	p.o.Progress.Status("")
@@ -209,17 +211,17 @@ func (p *push) name(ctx context.Context) error {
 		}
 	}
 	if p.o.Sign != nil {
-		by, err := p.o.Sign(ctx, p.target, p.img.ID)
+		by, err := p.o.Sign(ctx, p.target, p.id)
 		if err != nil {
 			return err
 		}
 		p.signedBy = by
 	}
-	return p.tag(ctx, p.target, p.img.ID)
+	return p.tag(ctx, p.target, p.id)
 }
 
 func (p *push) result() Result {
-	r := Result{Image: p.target.String(), ID: p.img.ID, DryRun: p.o.DryRun, SignedBy: p.signedBy, Layers: []LayerResult{}}
+	r := Result{Image: p.target.String(), ID: p.id, DryRun: p.o.DryRun, SignedBy: p.signedBy, Layers: []LayerResult{}}
 	for _, d := range p.order {
 		if l := p.layers[d]; l != nil {
 			r.Layers = append(r.Layers, *l)
@@ -329,18 +331,26 @@ func (p *push) feed(ctx context.Context, g *errgroup.Group, export *engine.Expor
 // put reads the item to its end, while a goroutine of g stores it; that one may
 // go on when put has returned, and calls done at its end.
 func (p *push) put(ctx context.Context, g *errgroup.Group, item engine.Item, done func()) error {
-	bar := p.o.Progress.Layer(item.Digest.Short(), item.Size)
-	result := p.layers[item.Digest] // here, not in the goroutine: the caller goes on and notes other layers
+	id, packed := p.blobs.layerIn(item.Digest)
+	layer := image.Descriptor{MediaType: p.mediaOf(item), Digest: id, Size: item.Size}
+	bar := p.o.Progress.Layer(id.Short(), item.Size)
+	body := io.Reader(watch(item.Body, bar.Add))
+	if packed {
+		tar := codec.Inflate(body)
+		defer tar.Close()
+		layer, body = image.Descriptor{Digest: id, Size: -1}, tar
+	}
+	result := p.layers[id] // here, not in the goroutine: the caller goes on and notes other layers
 	s := newStream(streamChunks)
 	g.Go(func() error {
 		defer done()
 		defer s.Close()
-		stored, err := p.to.PutLayer(ctx, image.Descriptor{MediaType: p.mediaOf(item), Digest: item.Digest, Size: item.Size}, s)
+		stored, err := p.to.PutLayer(ctx, layer, s)
 		if err != nil {
 			bar.Fail()
 			var wrong *image.MismatchError
 			if errors.As(err, &wrong) {
-				return p.damaged(wrong, "layer "+item.Digest.Short())
+				return p.damaged(wrong, "layer "+id.Short())
 			}
 			return err
 		}
@@ -348,13 +358,17 @@ func (p *push) put(ctx context.Context, g *errgroup.Group, item engine.Item, don
 		bar.Done()
 		return nil
 	})
-	return s.fill(ctx, item.Body, bar.Add)
+	err := s.fill(ctx, body, func(int) {})
+	if packed && errors.Is(err, codec.ErrDamaged) {
+		return p.damaged(err, "layer "+item.Digest.Short())
+	}
+	return err
 }
 
 // mediaOf returns the media type of a layer of an export. Of a containerd image store
-// it has one: a manifest names it so, and it is to be kept as it is.
+// it has one: a manifest names it so, and it is to be kept as it is, unless the image is compressed anew.
 func (p *push) mediaOf(item engine.Item) string {
-	if item.Media == "" && p.blobs != nil {
+	if item.Media == "" && p.blobs != nil && p.blobs.unpack == nil {
 		return ocispec.MediaTypeImageLayer
 	}
 	return item.Media

@@ -33,6 +33,7 @@ type blobs struct {
 	// in the engine's own store or in the remote, else by an export.
 	tree    *image.Tree
 	packed  map[image.DiffID]image.Descriptor // layers by their diffIDs, where the manifests have them compressed
+	unpack  unpacking                         // where the layers are that tree has by their diffIDs, though the engine has them compressed
 	closure remote.Closure
 }
 
@@ -73,10 +74,23 @@ func (p *push) openBlobs(ctx context.Context) (err error) {
 		p.o.Log.Info("a document comes from an export", "image", b.img, "document", id, "why", why)
 		return nil, errUnknown
 	})
-	if errors.Is(err, errUnknown) {
+	switch {
+	case errors.Is(err, errUnknown) && p.o.Recompress: // which layers that takes, documents tell
+		if err := p.exportDocuments(ctx); err != nil {
+			return err
+		}
+	case errors.Is(err, errUnknown):
 		return nil
+	case err != nil:
+		return err
 	}
-	return err
+	p.known()
+	return nil
+}
+
+// known notes what the image is made of.
+func (p *push) known() {
+	p.id, p.closure, p.order = p.blobs.tree.ID, p.blobs.closure, p.blobs.layers()
 }
 
 // read reads the documents of what is to be pushed.
@@ -89,7 +103,7 @@ func (b *blobs) read(ctx context.Context, document func(context.Context, image.D
 	})
 	var wrong *image.TreeError
 	if errors.As(err, &wrong) {
-		return fault.Wrap(fault.Other, err, "%s is not an image that this version can push", b.img)
+		return b.noImage(err)
 	}
 	if err == nil {
 		_, docs := tree.Documents()
@@ -99,19 +113,30 @@ func (b *blobs) read(ctx context.Context, document func(context.Context, image.D
 		return err
 	}
 	packed, err := tree.Packed()
-	if err == nil {
-		b.closure, err = remote.ClosureIn(b.to, tree)
-	}
 	if err != nil {
-		return fault.Wrap(fault.Other, err, "%s is not an image that this version can push", b.img)
+		return b.noImage(err)
 	}
 	if config := tree.Image(); config != nil {
 		if err := chosen(b.img.String(), b.o).check(config.Platform); err != nil {
 			return err
 		}
 	}
+	tree, unpack, err := b.o.recompress(b.img.String(), tree, packed)
+	if err != nil {
+		return err
+	}
+	if b.closure, err = remote.ClosureIn(b.to, tree); err != nil {
+		return b.noImage(err)
+	}
+	if b.unpack = unpack; unpack != nil {
+		packed = nil
+	}
 	b.tree, b.packed = tree, packed
 	return nil
+}
+
+func (b *blobs) noImage(err error) error {
+	return fault.Wrap(fault.Other, err, "%s is not an image that this version can push", b.img)
 }
 
 // checkWhole refuses an image that the engine lists and has not all of: its
@@ -191,6 +216,22 @@ func (b *blobs) media(id image.Digest) string {
 	return ""
 }
 
+// layerIn returns what a blob of the engine's holds: itself, or the layer that is compressed in it and is to be stored as a tar.
+func (b *blobs) layerIn(blob image.Digest) (id image.Digest, packed bool) {
+	if b == nil {
+		return blob, false
+	}
+	return b.unpack.layer(blob)
+}
+
+// blobOf returns what the engine has of a layer: itself, or what it is compressed in.
+func (b *blobs) blobOf(layer image.Digest) (id image.Digest, packed bool) {
+	if b == nil {
+		return layer, false
+	}
+	return b.unpack.blob(layer)
+}
+
 // hold lets the remote know which manifests of an index are there.
 func (b *blobs) hold(ctx context.Context, to remote.Target) error {
 	holder, ok := to.(remote.Holder)
@@ -247,7 +288,7 @@ func (p *push) checkPacked() error {
 // which the remote lacks; the documents, which come in between, tell in the end.
 func (p *push) exportBlobs(ctx context.Context) error {
 	blind := p.blobs.unknown()
-	var docs map[image.Digest][]byte
+	var docs *documents
 	err := p.export(ctx, func(ctx context.Context, g *errgroup.Group, export *engine.Export) (err error) {
 		docs, err = p.feedBlobs(ctx, g, export)
 		return err
@@ -256,17 +297,10 @@ func (p *push) exportBlobs(ctx context.Context) error {
 		return err
 	}
 	if blind {
-		err := p.blobs.read(ctx, func(_ context.Context, id image.Digest) ([]byte, error) {
-			if doc := docs[id]; doc != nil {
-				return doc, nil
-			}
-			return nil, fault.New(fault.Damaged, "the engine's export of %s lacks the document %s", p.img, id.Short()).
-				Advise("The engine's own storage is damaged: pull or build the image again there.")
-		})
-		if err != nil {
+		if err := p.readFrom(ctx, docs); err != nil {
 			return err
 		}
-		p.closure, p.order = p.blobs.closure, p.blobs.layers()
+		p.known()
 	}
 	left, err := p.putRest(ctx, docs)
 	switch {
@@ -283,9 +317,20 @@ func (p *push) exportBlobs(ctx context.Context) error {
 	return p.lacking(lacking)
 }
 
+// readFrom reads the documents of what is to be pushed, which an export has brought.
+func (p *push) readFrom(ctx context.Context, docs *documents) error {
+	return p.blobs.read(ctx, func(_ context.Context, id image.Digest) ([]byte, error) {
+		if doc := docs.of[id]; doc != nil {
+			return doc, nil
+		}
+		return nil, fault.New(fault.Damaged, "the engine's export of %s lacks the document %s", p.img, id.Short()).
+			Advise("The engine's own storage is damaged: pull or build the image again there.")
+	})
+}
+
 // putRest stores layers that came as documents, being JSON, and returns those that
 // are still missing: an engine may leave out of an export what it lacks.
-func (p *push) putRest(ctx context.Context, docs map[image.Digest][]byte) (left []image.Digest, err error) {
+func (p *push) putRest(ctx context.Context, docs *documents) (left []image.Digest, err error) {
 	missing, there, err := p.to.Missing(ctx, p.closure)
 	if err != nil {
 		return nil, err
@@ -298,11 +343,12 @@ func (p *push) putRest(ctx context.Context, docs map[image.Digest][]byte) (left 
 		return nil, nil
 	}
 	for _, d := range p.blobs.sources(missing.Layers) {
-		if docs[d] == nil {
+		doc := docs.of[d]
+		if doc == nil {
 			left = append(left, d)
 			continue
 		}
-		stored, err := p.to.PutLayer(ctx, image.Descriptor{MediaType: p.blobs.media(d), Digest: d, Size: int64(len(docs[d]))}, bytes.NewReader(docs[d]))
+		stored, err := p.to.PutLayer(ctx, image.Descriptor{MediaType: p.blobs.media(d), Digest: d, Size: int64(len(doc))}, bytes.NewReader(doc))
 		if err != nil {
 			return nil, err
 		}
@@ -312,15 +358,34 @@ func (p *push) putRest(ctx context.Context, docs map[image.Digest][]byte) (left 
 	return left, nil
 }
 
+// documents are those of an export, by their digests.
+type documents struct {
+	of   map[image.Digest][]byte
+	held int64
+}
+
+func newDocuments() *documents { return &documents{of: map[image.Digest][]byte{}} }
+
+// keep reads a document of an export.
+func (p *push) keep(docs *documents, item engine.Item) (err error) {
+	if docs.held += item.Size; docs.held > image.MaxTree {
+		return fault.New(fault.Other, "the engine's export of %s has documents of more than %d bytes", p.img, image.MaxTree)
+	}
+	if docs.of[item.Digest], err = image.ReadDocument(item.Body, item.Digest); err != nil {
+		return p.damaged(err, "document "+item.Digest.Short())
+	}
+	return nil
+}
+
 // feedBlobs walks through the export, starts a put for each missing layer and
 // returns the documents. It does not wait for the puts.
-func (p *push) feedBlobs(ctx context.Context, g *errgroup.Group, export *engine.Export) (map[image.Digest][]byte, error) {
+func (p *push) feedBlobs(ctx context.Context, g *errgroup.Group, export *engine.Export) (*documents, error) {
 	wanted := make(map[image.Digest]bool, len(p.missing.Layers))
 	for _, d := range p.missing.Layers {
 		wanted[d] = true
 	}
 	known := p.blobs.tree != nil
-	docs, held := map[image.Digest][]byte{}, int64(0)
+	docs := newDocuments()
 	slots := make(chan struct{}, p.o.Parallel)
 	for !known || len(wanted) > 0 {
 		item, err := export.Next()
@@ -332,18 +397,16 @@ func (p *push) feedBlobs(ctx context.Context, g *errgroup.Group, export *engine.
 		}
 		p.o.Progress.Status("")
 		if item.Document {
-			if held += item.Size; held > image.MaxTree {
-				return nil, fault.New(fault.Other, "the engine's export of %s has documents of more than %d bytes", p.img, image.MaxTree)
-			}
-			if docs[item.Digest], err = image.ReadDocument(item.Body, item.Digest); err != nil {
-				return nil, p.damaged(err, "document "+item.Digest.Short())
+			if err := p.keep(docs, item); err != nil {
+				return nil, err
 			}
 			delete(wanted, item.Digest) // putRest stores it
 			continue
 		}
-		want := wanted[item.Digest]
+		id, _ := p.blobs.layerIn(item.Digest)
+		want := wanted[id]
 		if !known {
-			if want, err = p.lacks(ctx, item.Digest); err != nil {
+			if want, err = p.lacks(ctx, id); err != nil {
 				return nil, err
 			}
 		}
@@ -351,8 +414,8 @@ func (p *push) feedBlobs(ctx context.Context, g *errgroup.Group, export *engine.
 			p.o.Progress.Status(fmt.Sprintf("passing over layers of %s that are there already", p.img))
 			continue
 		}
-		delete(wanted, item.Digest)
-		p.layers[item.Digest] = &LayerResult{Digest: item.Digest, Size: item.Size, Stored: -1, Moved: true}
+		delete(wanted, id)
+		p.layers[id] = &LayerResult{Digest: id, Size: item.Size, Stored: -1, Moved: true}
 		if p.o.DryRun {
 			continue
 		}

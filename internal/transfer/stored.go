@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -77,14 +78,21 @@ func required(why error, img engine.Image) error {
 // give it; err is the remote's.
 func (p *push) putStored(ctx context.Context, stored *engine.Stored, result *LayerResult) (unreadable, err error) {
 	d := result.Digest
-	tar, size, err := stored.Layer(ctx, d)
+	blob, packed := p.blobs.blobOf(d)
+	opened, size, err := stored.Layer(ctx, blob)
 	if err != nil {
 		return err, ctx.Err()
 	}
-	defer tar.Close()
+	defer opened.Close()
 	bar := p.o.Progress.Layer(d.Short(), size)
-	source := watch(tar, bar.Add)
-	layer, err := p.to.PutLayer(ctx, image.Descriptor{MediaType: p.blobs.media(d), Digest: d, Size: size}, source)
+	source := watch(opened, bar.Add)
+	var body io.Reader = source
+	if packed {
+		tar := codec.Inflate(source)
+		defer tar.Close()
+		body, size = tar, -1
+	}
+	layer, err := p.to.PutLayer(ctx, image.Descriptor{MediaType: p.blobs.media(d), Digest: d, Size: size}, body)
 	if err == nil {
 		result.moved(layer)
 		bar.Done()
@@ -99,6 +107,8 @@ func (p *push) putStored(ctx context.Context, stored *engine.Stored, result *Lay
 		return source.Err(), nil
 	case errors.As(err, &wrong):
 		return wrong, nil
+	case packed && errors.Is(err, codec.ErrDamaged):
+		return err, nil
 	}
 	return nil, err
 }

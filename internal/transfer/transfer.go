@@ -47,6 +47,10 @@ type Options struct {
 	IfAbsent bool // push and copy: refuse to move a tag that names another image
 	Parallel int  // layers on their way at once; 0 means DefaultParallel
 
+	// Recompress means, on a push or copy, that an image whose manifest has compressed layers is stored as what its
+	// config tells, layers as the target stores tars. Engines that name images by manifests call it otherwise then.
+	Recompress bool
+
 	// Of images for several platforms: which one. The zero value means, on a push
 	// or copy, all that the engine or the source has, and on a pull the engine's own.
 	Platform image.Platform

@@ -1,0 +1,114 @@
+package transfer
+
+import (
+	"context"
+	"io"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dogestry/dogestry/internal/engine"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+)
+
+// This file is what Options.Recompress makes of an image whose manifest names compressed layers: the image that its
+// config tells alone, as a classic engine has it, whose layers a target stores as it likes to store tars
+// (docs/decisions/0043-compressed-anew.md).
+
+// unpacking says which blobs hold the layers, which are named by their diffIDs, of an image that is compressed anew.
+// It is nil of an image that is not.
+type unpacking map[image.DiffID]image.Digest
+
+// recompress returns what is to be stored of an image, and where its layers are. It is the image as it is where nothing
+// in it is compressed, or where it is something else than files in tars. packed is what tree.Packed returns.
+func (o Options) recompress(name string, tree *image.Tree, packed map[image.DiffID]image.Descriptor) (*image.Tree, unpacking, error) {
+	if !o.Recompress || len(packed) == 0 {
+		return tree, nil, nil
+	}
+	one, err := onlyPlatform(name, tree)
+	if err != nil {
+		return nil, nil, err
+	}
+	if one.Kind != image.ManifestKind || one.Image() == nil {
+		return tree, nil, nil
+	}
+	u := unpacking{}
+	for i, l := range one.Manifest.Layers {
+		tar, compressed := l.Tar()
+		switch {
+		case !tar:
+			return tree, nil, nil
+		case compressed:
+			u[one.Image().DiffIDs[i]] = l.Digest
+		}
+	}
+	if len(u) == 0 {
+		return tree, nil, nil
+	}
+	return one.Children[0], u, nil
+}
+
+// onlyPlatform returns the one image of an index, where there is one, since a config is that of one platform.
+func onlyPlatform(name string, tree *image.Tree) (*image.Tree, error) {
+	if tree.Kind != image.IndexKind {
+		return tree, nil
+	}
+	attests := map[image.Digest]bool{}
+	for _, c := range tree.Index.Manifests {
+		attests[c.Digest] = !c.Attests.IsZero()
+	}
+	one := tree
+	for _, c := range tree.Children {
+		switch {
+		case attests[c.ID]:
+		case one != tree:
+			return nil, fault.New(fault.Usage, "%s is there for several platforms, and what is compressed anew is of one", name).
+				Advise("Choose one with --platform.")
+		default:
+			one = c
+		}
+	}
+	return one, nil
+}
+
+// blob returns what holds a layer: the layer itself, or the blob that it is compressed in.
+func (u unpacking) blob(layer image.Digest) (id image.Digest, packed bool) {
+	if blob, ok := u[layer]; ok {
+		return blob, true
+	}
+	return layer, false
+}
+
+// layer returns what a blob holds: the layer that is compressed in it, or itself.
+func (u unpacking) layer(blob image.Digest) (id image.Digest, packed bool) {
+	for layer, b := range u {
+		if b == blob {
+			return layer, true
+		}
+	}
+	return blob, false
+}
+
+// exportDocuments reads one export for the documents that are in it alone: which layers are to be stored, and what they
+// are called, documents tell.
+func (p *push) exportDocuments(ctx context.Context) error {
+	docs := newDocuments()
+	err := p.export(ctx, func(_ context.Context, _ *errgroup.Group, export *engine.Export) error {
+		for {
+			item, err := export.Next()
+			if err == nil && item.Document {
+				err = p.keep(docs, item)
+			}
+			if err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return p.readFrom(ctx, docs)
+}

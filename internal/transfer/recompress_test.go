@@ -1,0 +1,329 @@
+package transfer
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/enginetest"
+	"github.com/dogestry/dogestry/internal/fault"
+	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/registry/client"
+	"github.com/dogestry/dogestry/internal/registry/registrytest"
+	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/remote/remotetest"
+	"github.com/dogestry/dogestry/internal/storage/mem"
+)
+
+var anew = CopyOptions{Options: Options{Recompress: true}}
+
+// packedImage is an image whose layers are compressed in all ways, and the rest of an index beside it.
+func packedImage(t testing.TB, from *stock) (m *enginetest.Image, index enginetest.Node) {
+	t.Helper()
+	m = layered("packed", "anew-a", "anew-b", "anew-c")
+	var l enginetest.Layout
+	one := l.Image(m, enginetest.Gzip, enginetest.Zstd, enginetest.Raw).For("linux", "amd64")
+	attested := l.Attestation(one, `{"_type":"https://in-toto.io/Statement/v0.1"}`)
+	index = l.Index(one, attested)
+	from.node(t, &l, index, "packed:1", one.Digest, attested.Digest)
+	return m, index
+}
+
+// checkAnew proves that a remote has an image as a classic engine would have pushed it, and nothing else.
+func checkAnew(t *testing.T, to *mem.Store, name string, m *enginetest.Image, suffix ...string) {
+	t.Helper()
+	id := image.DigestOf(m.Config())
+	if got, err := remoteOn(t, to, codec.LZ4).Resolve(t.Context(), reference(t, name)); err != nil || got != id {
+		t.Errorf("%s names %s, want %s, error %v", name, got, id, err)
+	}
+	checkWhole(t, remoteOn(t, to, codec.LZ4), name, m)
+	var want []string
+	for i, d := range m.DiffIDs() {
+		want = append(want, "images/"+strings.TrimPrefix(d, "sha256:")+"/layer.tar"+suffix[min(i, len(suffix)-1)])
+	}
+	if got := layerKeys(keysOf(t, to)); !slices.Equal(sorted(got), sorted(want)) {
+		t.Errorf("layers %q, want %q", got, want)
+	}
+}
+
+// TestRecompress: a copy stores compressed layers as others, and the image by its config, under whichever compression the
+// target has; a second copy moves nothing.
+func TestRecompress(t *testing.T) {
+	from := newStock(t)
+	m, _ := packedImage(t, from)
+	for suffix, method := range map[string]codec.Codec{".lz4": codec.LZ4, ".zst": codec.Zstd, "": codec.None} {
+		to := mem.New()
+		for round, moves := range []int{3, 0} {
+			done, err := Copy(t.Context(), from, remoteOn(t, to, method), copies(t, "packed:1"), anew)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r := done.Images[0]; r.ID.String() != m.ID() || len(moved(r)) != moves || !slices.Equal(digestsOf(r), m.DiffIDs()) || r.Layers[0].Size != m.Layers()[0].Size() {
+				t.Errorf("%q, round %d: %+v", suffix, round, r)
+			}
+		}
+		checkAnew(t, to, "packed:1", m, suffix, suffix, ".lz4") // the last one was a tar before, and comes as it is stored
+	}
+}
+
+func digestsOf(r Result) (ids []string) {
+	for _, l := range r.Layers {
+		ids = append(ids, l.Digest.String())
+	}
+	return ids
+}
+
+// TestRecompressSources: from a layout, from a registry, and to one, too.
+func TestRecompressSources(t *testing.T) {
+	from := newStock(t)
+	m, _ := packedImage(t, from)
+	server := registrytest.Start(t, registrytest.Options{})
+	for what, place := range map[string]remote.Remote{
+		"layout":   layoutIn(t, t.TempDir()),
+		"registry": registryAt(t, server.Host+"/as-it-is", "", client.Gzip),
+	} {
+		if _, err := Copy(t.Context(), from, place, copies(t, "packed:1"), CopyOptions{}); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		to := mem.New()
+		if _, err := Copy(t.Context(), place, remoteOn(t, to, codec.LZ4), copies(t, "packed:1"), anew); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		checkAnew(t, to, "packed:1", m, ".lz4")
+	}
+	to := registryAt(t, server.Host+"/anew", "", client.Zstd)
+	if _, err := Copy(t.Context(), from, to, copies(t, "packed:1"), anew); err != nil {
+		t.Fatal(err)
+	}
+	e := newClassic()
+	if _, err := Pull(t.Context(), to, e.connect(t), pulls(t, "packed:1"), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	has(t, e, "packed:1 "+m.ID()[7:19])
+	allZstd(t, to, "packed:1")
+}
+
+// allZstd proves that a registry has all layers of an image in zstd.
+func allZstd(t *testing.T, r remote.Source, name string) {
+	t.Helper()
+	ref := reference(t, name)
+	from := remote.SourceOf(r, ref.Repository)
+	id, err := from.Resolve(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := remote.ReadTree(t.Context(), from, id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range tree.Layers() {
+		if !strings.HasSuffix(l.MediaType, "+zstd") {
+			t.Errorf("a layer is %s", l.MediaType)
+		}
+	}
+}
+
+// TestRecompressLeaves: what is not compressed, or no image of files, stays what it is, and so does what belongs to it.
+func TestRecompressLeaves(t *testing.T) {
+	from := newStock(t)
+	var l enginetest.Layout
+	raw := l.Image(layered("x", "raw-a", "raw-b")).For("linux", "amd64")
+	attested := l.Attestation(raw, `{"_type":"https://in-toto.io/Statement/v0.1"}`)
+	from.node(t, &l, l.Index(raw, attested), "raw:1", raw.Digest, attested.Digest)
+	artifact := remotetest.NewArtifact(t, "free", nil)
+	if err := artifact.Attach(t.Context(), from.Repo, "raw"); err != nil {
+		t.Fatal(err)
+	}
+	if err := from.Tag(t.Context(), reference(t, "raw:artifact"), artifact.ID); err != nil {
+		t.Fatal(err)
+	}
+	odd := l.Image(layered("x", "odd-a", "odd-b"), enginetest.Gzip)
+	var doc map[string]any
+	if err := json.Unmarshal(l.Blob(odd.Digest), &doc); err != nil {
+		t.Fatal(err)
+	}
+	doc["layers"].([]any)[1].(map[string]any)["mediaType"] = "application/vnd.example.layer"
+	manifest, err := json.Marshal(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from.node(t, &l, enginetest.Node{Digest: l.Add(manifest)}, "raw:odd")
+	for _, name := range []string{"raw:1", "raw:odd", "raw:artifact", "app:1", "app:2"} {
+		plain, again := mem.New(), mem.New()
+		if _, err := Copy(t.Context(), from, remoteOn(t, plain, codec.LZ4), copies(t, name), CopyOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Copy(t.Context(), from, remoteOn(t, again, codec.LZ4), copies(t, name), anew); err != nil {
+			t.Fatal(err)
+		}
+		sameObjects(t, objects(t, plain), objects(t, again))
+	}
+}
+
+// TestRecompressAliased: also a layer that a classic image has in a blob alone.
+func TestRecompressAliased(t *testing.T) {
+	from, to := newStock(t), mem.New()
+	if _, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), copies(t, "aliased:1"), anew); err != nil {
+		t.Fatal(err)
+	}
+	checkAnew(t, to, "aliased:1", layered("x", "blob-a", "blob-b"), ".lz4")
+}
+
+// TestRecompressPlatforms: one platform is stored; which one has to be said where there are several, also where all tags are
+// copied, and that stops none of the others.
+func TestRecompressPlatforms(t *testing.T) {
+	from, to := newStock(t), mem.New()
+	target := remoteOn(t, to, codec.LZ4)
+	_, err := Copy(t.Context(), from, target, copies(t, multi), anew)
+	if !fault.Is(err, fault.Usage) || !strings.Contains(err.Error(), multi) || len(objects(t, to)) > 0 {
+		t.Errorf("of several: %v, stored %q", err, keysOf(t, to))
+	}
+	o := anew
+	o.Platform = image.Platform{OS: "linux", Architecture: "arm64"}
+	if _, err := Copy(t.Context(), from, target, copies(t, multi), o); err != nil {
+		t.Fatal(err)
+	}
+	checkAnew(t, to, multi, layered("x", "arm64", "shared"), ".lz4")
+	done, err := copyAll(t, from, remoteOn(t, mem.New(), codec.LZ4), anew)
+	if !fault.Is(err, fault.Partial) || len(done.Failed) != 1 || done.Failed[0].Image != reference(t, multi) || len(done.Images) != len(tagsOf(t, from))-1 {
+		t.Errorf("all: %d copied, failed %+v, error %v", len(done.Images), done.Failed, err)
+	}
+}
+
+// TestRecompressStaysBehind: signatures and what refers to an image are about its bytes as they were; and what no tag
+// names is there for its digest.
+func TestRecompressStaysBehind(t *testing.T) {
+	from := newStock(t)
+	_, index := packedImage(t, from)
+	ref, id := reference(t, "packed:1"), mustDigest(t, index.Digest)
+	if err := from.PutSignature(t.Context(), ref, id, "0123456789abcdef", []byte("signed")); err != nil {
+		t.Fatal(err)
+	}
+	artifact := remotetest.NewArtifact(t, "about", from.document(t, id))
+	if err := artifact.Attach(t.Context(), from.Repo, "packed"); err != nil {
+		t.Fatal(err)
+	}
+	if err := from.Add(t.Context(), "packed", id); err != nil {
+		t.Fatal(err)
+	}
+	o := anew
+	o.Repositories = []string{"packed"}
+	for _, all := range []bool{false, true} {
+		to := mem.New()
+		r, err := remoteOn(t, to, codec.LZ4), error(nil)
+		if all {
+			_, err = copyAll(t, from, r, o)
+		} else {
+			_, err = Copy(t.Context(), from, r, copies(t, "packed:1"), anew)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range keysOf(t, to) {
+			if strings.HasPrefix(key, "signatures/") || strings.HasPrefix(key, "referrers/") || strings.HasPrefix(key, "digests/") || strings.HasSuffix(key, "/blob") {
+				t.Errorf("all %t: copied %s", all, key)
+			}
+		}
+	}
+}
+
+func (s *stock) document(t testing.TB, id image.Digest) []byte {
+	t.Helper()
+	doc, err := s.Document(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// TestRecompressMispacked: what is not in a blob that the config says is, or cannot be unpacked, is stored nowhere.
+func TestRecompressMispacked(t *testing.T) {
+	right := layered("x", "right")
+	for what, blob := range map[string][]byte{
+		"another layer": enginetest.Gzip.Pack(layered("x", "wrong").Layers()[0].Bytes()),
+		"cut":           enginetest.Gzip.Pack(right.Layers()[0].Bytes())[:100],
+		"no gzip":       bytes.Repeat([]byte("wrong"), 300),
+	} {
+		var l enginetest.Layout
+		from, to := layoutOf(t, l.Archive(l.ImageOf(right.Config(), enginetest.Gzip, blob), "much:1")), mem.New()
+		_, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), copies(t, "much:1"), anew)
+		if !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), "much:1") || !strings.Contains(err.Error(), image.DigestOf(blob).Short()) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if keys := keysOf(t, to); slices.ContainsFunc(keys, func(k string) bool { return !strings.HasPrefix(k, "run/") }) {
+			t.Errorf("%s: stored %q", what, keys)
+		}
+	}
+}
+
+// layoutOf unpacks an archive, and reads it as a layout.
+func layoutOf(t *testing.T, archive []byte) remote.Source {
+	t.Helper()
+	dir := t.TempDir()
+	for r := tar.NewReader(bytes.NewReader(archive)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		path := filepath.Join(dir, h.Name)
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(path), 0o755)
+		}
+		var content []byte
+		if err == nil && h.Typeflag == tar.TypeReg {
+			content, err = io.ReadAll(r)
+			err = errors.Join(err, os.WriteFile(path, content, 0o644))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return layoutIn(t, dir)
+}
+
+// TestRecompressDryRun: it says what would be stored, and stores nothing; and a tag that is not to move stays.
+func TestRecompressDryRun(t *testing.T) {
+	from, to := newStock(t), mem.New()
+	m, _ := packedImage(t, from)
+	o := anew
+	o.DryRun = true
+	done, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), copies(t, "packed:1"), o)
+	if err != nil || done.Images[0].ID.String() != m.ID() || len(moved(done.Images[0])) != 3 || !slices.Equal(digestsOf(done.Images[0]), m.DiffIDs()) || len(objects(t, to)) > 0 {
+		t.Errorf("%+v, error %v, stored %q", done, err, keysOf(t, to))
+	}
+	o = anew
+	o.IfAbsent = true
+	for range 2 { // the second time it is what is there
+		if _, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), copies(t, "packed:1"), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plain := CopyOptions{Options: Options{IfAbsent: true}}
+	if _, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), copies(t, "packed:1"), plain); !fault.Is(err, fault.Refused) {
+		t.Errorf("as it was, over it: %v", err)
+	}
+}
+
+// TestRecompressSourceFails: what reading fails with is told as it is, and not as damage.
+func TestRecompressSourceFails(t *testing.T) {
+	from, to := newStock(t), mem.New()
+	packedImage(t, from)
+	trouble := errors.New("much trouble")
+	failing := &sourceOf{from, func(context.Context, remote.Layer) (io.ReadCloser, error) {
+		return io.NopCloser(io.MultiReader(bytes.NewReader(enginetest.Gzip.Pack(make([]byte, 5000))[:20]), iotest.ErrReader(trouble))), nil
+	}}
+	_, err := Copy(t.Context(), failing, remoteOn(t, to, codec.LZ4), copies(t, "packed:1"), anew)
+	if !errors.Is(err, trouble) || fault.Is(err, fault.Damaged) {
+		t.Errorf("error %v", err)
+	}
+}
