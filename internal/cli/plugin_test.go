@@ -1,11 +1,6 @@
 package cli
 
 import (
-	"bufio"
-	"net"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -67,42 +62,5 @@ func TestIsPlugin(t *testing.T) {
 		if got := isPlugin(program); got != want {
 			t.Errorf("%s: %t", program, got)
 		}
-	}
-}
-
-// TestDockerEnds: docker closes its socket when it is told to end and no terminal tells
-// its plugin so, which ends then as by a signal.
-func TestDockerEnds(t *testing.T) {
-	address := filepath.Join(t.TempDir(), "docker.sock")
-	docker, err := net.Listen("unix", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer docker.Close()
-	cmd := command(t, "unix:///nowhere.sock", "dogestry", "serve", t.TempDir(), "--listen", "127.0.0.1:0")
-	if cmd.Path, err = exec.LookPath("docker-dogestry"); err != nil {
-		t.Fatal(err)
-	}
-	cmd.Args[0] = cmd.Path
-	cmd.Env = append(cmd.Env, pluginSocket+"="+address)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := docker.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); !strings.HasPrefix(line, "serving ") {
-		t.Fatalf("it says %q, %v", line, err)
-	}
-	if err := conn.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil { // serve has ended as it was asked to
-		t.Error(err)
 	}
 }
