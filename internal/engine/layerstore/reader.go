@@ -9,8 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
-	"syscall"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/vbatts/tar-split/tar/storage"
@@ -106,7 +104,7 @@ func openMeasured(ctx context.Context, path string) (*entries, int64, error) {
 type reader struct {
 	ctx     context.Context
 	entries *entries
-	files   *os.Root // what is opened stays inside, whatever a layer names it
+	files   *directory
 
 	segment []byte   // what is left of the current segment
 	file    *os.File // the current file, nil where there is none, and
@@ -163,31 +161,12 @@ func (r *reader) next() {
 		r.segment = entry.Payload
 	case storage.FileType:
 		if entry.Size > 0 {
-			r.file, r.err = openFile(r.files, entry.GetName())
+			r.file, _, r.err = r.files.open(entry.GetName())
 			r.left = entry.Size
 		}
 	default:
 		r.err = fmt.Errorf("a tar-split has an entry of the type %d", entry.Type)
 	}
-}
-
-// openFile opens a file of the layer in a directory. A name that leads out of it, a
-// device or a FIFO is an error: a layer may be made to look so.
-func openFile(files *os.Root, name string) (*os.File, error) {
-	name = strings.TrimLeft(name, "/")
-	f, err := files.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = &fs.PathError{Op: "read", Path: name, Err: errors.New("not a regular file")}
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // Close implements io.Closer.
