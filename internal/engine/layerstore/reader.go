@@ -22,6 +22,9 @@ type entries struct {
 	lines *bufio.Scanner
 	file  *os.File
 	gzip  *gzip.Reader
+
+	entry   storage.Entry
+	payload []byte // of a line that was parsed
 }
 
 // maxEntry bounds one entry, in bytes: the headers between two files, in base64. Old
@@ -43,7 +46,7 @@ func openEntries(path string) (*entries, error) {
 	return e, nil
 }
 
-// Next returns the next entry, io.EOF behind the last.
+// Next returns the next entry, io.EOF behind the last. It is there until the next call.
 func (e *entries) Next() (*storage.Entry, error) {
 	if !e.lines.Scan() {
 		if err := e.lines.Err(); err != nil {
@@ -51,11 +54,17 @@ func (e *entries) Next() (*storage.Entry, error) {
 		}
 		return nil, io.EOF
 	}
-	var entry storage.Entry
-	if err := json.Unmarshal(e.lines.Bytes(), &entry); err != nil {
+	if line(e.lines.Bytes()).parse(&e.entry, e.payload) {
+		if e.entry.Payload != nil {
+			e.payload = e.entry.Payload
+		}
+		return &e.entry, nil
+	}
+	e.entry = storage.Entry{}
+	if err := json.Unmarshal(e.lines.Bytes(), &e.entry); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.file.Name(), err)
 	}
-	return &entry, nil
+	return &e.entry, nil
 }
 
 func (e *entries) Close() error { return errors.Join(e.gzip.Close(), e.file.Close()) }
