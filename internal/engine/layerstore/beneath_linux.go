@@ -2,7 +2,7 @@ package layerstore
 
 import (
 	"os"
-	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,5 +29,5 @@ func openBeneath(dir *os.File, name string) (*os.File, error) {
 	if failed != nil {
 		return nil, failed
 	}
-	return os.NewFile(uintptr(fd), filepath.Join(dir.Name(), name)), nil
+	return os.NewFile(uintptr(fd), strings.TrimSuffix(dir.Name(), ".")+name), nil
 }
