@@ -72,7 +72,7 @@ func file(name string, size int64) storage.Entry {
 }
 
 func TestLayer(t *testing.T) {
-	entries := []storage.Entry{segment("<head>"), file("a/file", 5), segment("<pad>"), file("empty", 0), segment(""), file("/b", 3), segment("<end>")}
+	entries := []storage.Entry{segment("<head>"), file("a/file", 5), segment("<pad>"), file("empty", 0), segment(""), file("/b", 3), file("ä", 0), segment("<end>")}
 	for driver := range drivers {
 		s, stack := craft(t, driver, entries, func(dir string) {
 			if err := os.Mkdir(filepath.Join(dir, "a"), 0o700); err != nil {

@@ -9,8 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
-	"syscall"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/vbatts/tar-split/tar/storage"
@@ -24,6 +22,9 @@ type entries struct {
 	lines *bufio.Scanner
 	file  *os.File
 	gzip  *gzip.Reader
+
+	entry   storage.Entry
+	payload []byte // of a line that was parsed
 }
 
 // maxEntry bounds one entry, in bytes: the headers between two files, in base64. Old
@@ -45,7 +46,7 @@ func openEntries(path string) (*entries, error) {
 	return e, nil
 }
 
-// Next returns the next entry, io.EOF behind the last.
+// Next returns the next entry, io.EOF behind the last. It is there until the next call.
 func (e *entries) Next() (*storage.Entry, error) {
 	if !e.lines.Scan() {
 		if err := e.lines.Err(); err != nil {
@@ -53,11 +54,17 @@ func (e *entries) Next() (*storage.Entry, error) {
 		}
 		return nil, io.EOF
 	}
-	var entry storage.Entry
-	if err := json.Unmarshal(e.lines.Bytes(), &entry); err != nil {
+	if line(e.lines.Bytes()).parse(&e.entry, e.payload) {
+		if e.entry.Payload != nil {
+			e.payload = e.entry.Payload
+		}
+		return &e.entry, nil
+	}
+	e.entry = storage.Entry{}
+	if err := json.Unmarshal(e.lines.Bytes(), &e.entry); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.file.Name(), err)
 	}
-	return &entry, nil
+	return &e.entry, nil
 }
 
 func (e *entries) Close() error { return errors.Join(e.gzip.Close(), e.file.Close()) }
@@ -106,7 +113,7 @@ func openMeasured(ctx context.Context, path string) (*entries, int64, error) {
 type reader struct {
 	ctx     context.Context
 	entries *entries
-	files   *os.Root // what is opened stays inside, whatever a layer names it
+	files   *directory
 
 	segment []byte   // what is left of the current segment
 	file    *os.File // the current file, nil where there is none, and
@@ -163,31 +170,12 @@ func (r *reader) next() {
 		r.segment = entry.Payload
 	case storage.FileType:
 		if entry.Size > 0 {
-			r.file, r.err = openFile(r.files, entry.GetName())
+			r.file, _, r.err = r.files.open(entry.GetName())
 			r.left = entry.Size
 		}
 	default:
 		r.err = fmt.Errorf("a tar-split has an entry of the type %d", entry.Type)
 	}
-}
-
-// openFile opens a file of the layer in a directory. A name that leads out of it, a
-// device or a FIFO is an error: a layer may be made to look so.
-func openFile(files *os.Root, name string) (*os.File, error) {
-	name = strings.TrimLeft(name, "/")
-	f, err := files.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = &fs.PathError{Op: "read", Path: name, Err: errors.New("not a regular file")}
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // Close implements io.Closer.

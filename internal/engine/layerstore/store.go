@@ -81,7 +81,7 @@ func (s *Store) Layer(ctx context.Context, stack image.ChainID) (tar io.ReadClos
 
 // find opens the directory of the topmost of a stack of layers, and says where its
 // tar-split is. The caller closes the directory.
-func (s *Store) find(stack image.ChainID) (files *os.Root, split string, err error) {
+func (s *Store) find(stack image.ChainID) (files *directory, split string, err error) {
 	id, err := small(s.path("layerdb", "sha256", stack.Hex(), "cache-id"), maxName)
 	if err != nil {
 		return nil, "", err
@@ -90,7 +90,7 @@ func (s *Store) find(stack image.ChainID) (files *os.Root, split string, err err
 	if name == "" || name != filepath.Base(name) || name == ".." || name == "." {
 		return nil, "", fmt.Errorf("the layer's directory has the name %.100q", name)
 	}
-	files, err = os.OpenRoot(filepath.Join(s.root, strings.Replace(drivers[s.driver], "*", name, 1)))
+	files, err = openDirectory(filepath.Join(s.root, strings.Replace(drivers[s.driver], "*", name, 1)))
 	return files, s.path("layerdb", "sha256", stack.Hex(), "tar-split.json.gz"), err
 }
 

@@ -38,7 +38,7 @@ func (p place) end() int64 { return p.start + p.size }
 // and is closed by who opened it. Nothing that it returns is verified.
 type Tar struct {
 	ctx    context.Context
-	files  *os.Root
+	files  *directory
 	size   int64
 	places []place // of files that are not empty, in the tar's order
 	names  []byte
@@ -189,16 +189,12 @@ func (t *Tar) giveBack(i int, f *os.File) {
 }
 
 func (t *Tar) open(p place) (*os.File, error) {
-	f, err := openFile(t.files, string(t.names[p.name:p.name+p.length]))
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && info.Size() != p.size {
-		err = fmt.Errorf("%s has %d bytes and had %d", f.Name(), info.Size(), p.size)
-	}
-	if err != nil {
+	f, size, err := t.files.open(string(t.names[p.name : p.name+p.length]))
+	if err == nil && size != p.size {
 		f.Close()
+		err = fmt.Errorf("%s has %d bytes and had %d", f.Name(), size, p.size)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return f, nil
