@@ -86,8 +86,8 @@ type flights struct {
 // and begins it where there is none. The caller leaves it.
 func (all *flights) join(ctx context.Context, from remote.Source, layer remote.Layer, open opener) *flight {
 	key := flightKey{layer.Digest, open != nil}
-	if !layer.Packed.IsZero() {
-		key.id = layer.Packed // the same bytes
+	if _, stored := from.(remote.StoredSource); stored && !layer.Packed.IsZero() {
+		key.id = layer.Packed // the same bytes; else they come decoded
 	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
