@@ -297,7 +297,11 @@ func (s *Source) upstream(ctx context.Context, layer remote.Layer) (remote.Layer
 	if layer.Source != remote.InCache {
 		return layer, nil
 	}
-	found, err := remote.Layers(ctx, s.from, []image.Digest{layer.Digest})
+	ask := []image.Digest{layer.Digest}
+	found, err := remote.Layers(ctx, s.from, ask)
+	if err != nil && s.unread.read(ctx, s.from) {
+		found, err = remote.Layers(ctx, s.from, ask)
+	}
 	if err != nil {
 		return remote.Layer{}, err
 	}

@@ -217,6 +217,23 @@ func TestDeltaOfRegistryOfTheDamagedCache(t *testing.T) {
 	w.quiet(t)
 }
 
+// TestMadeLayerOfRegistryIsDamaged: one that is kept and damaged is read from the registry, by a run that has read
+// nothing else of the image there.
+func TestMadeLayerOfRegistryIsDamaged(t *testing.T) {
+	w := newCachedRegistry(t)
+	w.brings(t, w.through(t), true, w.one)
+	w.brings(t, w.through(t), true, w.two)
+	b, err := os.ReadFile(w.tar(w.two))
+	must(t, err)
+	clear(b[len(b)/2:])
+	must(t, os.WriteFile(w.tar(w.two), b, 0o644))
+	blob, err := os.Stat(w.server.Blob(w.blob(t, w.two)))
+	must(t, err)
+	if _, came := w.brings(t, w.through(t), true, w.two); came < blob.Size() || len(w.told) != 1 || !strings.Contains(w.told[0], "was damaged") {
+		t.Errorf("%d bytes came of %d, and it was told %q", came, blob.Size(), w.told)
+	}
+}
+
 // TestDeltaOfRegistryIsMisledBesideTheCache: of a layer that is there already, an index that says another size does not
 // make the cache lose it, and neither is it given to the engine in that size; nor is one that is read whole after all.
 func TestDeltaOfRegistryIsMisledBesideTheCache(t *testing.T) {
