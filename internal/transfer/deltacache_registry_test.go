@@ -164,7 +164,7 @@ func TestDeltaOfRegistryOfTheCache(t *testing.T) {
 }
 
 // TestMadeLayerOfRegistryIsRead: what was put together is given to who wants the tar, and not taken for the blob, which is
-// the registry's, byte for byte.
+// the registry's, byte for byte, also in a copy.
 func TestMadeLayerOfRegistryIsRead(t *testing.T) {
 	w := newCachedRegistry(t)
 	w.brings(t, w.through(t), true, w.one)
@@ -175,6 +175,13 @@ func TestMadeLayerOfRegistryIsRead(t *testing.T) {
 	}
 	want, err := os.ReadFile(w.server.Blob(blob))
 	must(t, err)
+	to := t.TempDir()
+	_, err = Copy(t.Context(), w.through(t), remoteIn(t, to), copies(t, "much:2"), CopyOptions{})
+	must(t, err)
+	if got, err := os.ReadFile(filepath.Join(to, "images", blob.Hex(), "blob")); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the copy has %d bytes of %d, %v", len(got), len(want), err)
+	}
+	must(t, os.RemoveAll(filepath.Join(w.at, "images", blob.Hex())))
 	for range 2 { // from the registry, and of the cache
 		from := w.through(t).In("much")
 		layers, err := remote.Layers(t.Context(), from, []image.Digest{blob})
