@@ -340,6 +340,30 @@ func TestDeltaOfRegistryForMany(t *testing.T) {
 	w.quiet(t)
 }
 
+// TestDeltaOfRegistryOfTheCachePodman: Podman takes whole archives, with what was put together beside what is compressed.
+func TestDeltaOfRegistryOfTheCachePodman(t *testing.T) {
+	eachPodman(t, testDeltaOfRegistryOfTheCachePodman)
+}
+
+func testDeltaOfRegistryOfTheCachePodman(t *testing.T, e *enginetest.Engine, client *counted) {
+	w := newCachedRegistry(t)
+	var came []int64
+	for _, m := range []*enginetest.Image{w.one, w.two} {
+		t.Cleanup(func() { removeAll(t, e, m.Tags()[0]) })
+		w.wire.received.Store(0)
+		_, err := Pull(t.Context(), w.through(t), client, pulls(t, m.Tags()[0]), w.o)
+		must(t, err)
+		came = append(came, w.wire.received.Load())
+		if id, _, err := e.ImageID(t.Context(), m.Tags()[0]); err != nil || id != m.ID() {
+			t.Errorf("the engine has %s, want %s, %v", id, m.ID(), err)
+		}
+	}
+	if came[1] > came[0]/2 || !w.keeps(t, w.two) {
+		t.Errorf("%d bytes came; the second one is kept: %v", came, w.keeps(t, w.two))
+	}
+	w.quiet(t)
+}
+
 // TestDeltaOfRegistryWithinTheLimit: a cache with room for one release, and not for two, has no more than it may.
 func TestDeltaOfRegistryWithinTheLimit(t *testing.T) {
 	w := newCachedRegistry(t)
