@@ -86,11 +86,14 @@ type flights struct {
 // and begins it where there is none. The caller leaves it.
 func (all *flights) join(ctx context.Context, from remote.Source, layer remote.Layer, open opener) *flight {
 	key := flightKey{layer.Digest, open != nil}
-	if _, stored := from.(remote.StoredSource); stored && !layer.Packed.IsZero() {
-		key.id = layer.Packed // the same bytes; else they come decoded
-	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
+	if blob := (flightKey{layer.Packed, key.made}); !layer.Packed.IsZero() {
+		// The same bytes, unless they come decoded: the blob is not in these.
+		if _, stored := from.(remote.StoredSource); stored || all.under[blob] != nil {
+			key = blob
+		}
+	}
 	f := all.under[key]
 	if f == nil {
 		// The reader who comes first may go first.
