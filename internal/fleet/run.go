@@ -21,6 +21,7 @@ type run struct {
 	hosts    []Host
 	outcomes []Outcome // each written by the goroutine of its host alone
 	sizes    memo[image.Digest, int64]
+	rebuilds memo[image.Digest, int64] // sizes of layers that are to be put together; the error says that one is not
 }
 
 // checksAtOnce bounds the hosts that are checked at once.
@@ -162,6 +163,7 @@ func (r *run) own(job Job, h Host, progress Progress, from *shared, m *member) J
 		}
 		return r.sizes.get(ctx, layer, read)
 	}
+	job.Options.Rebuild = r.rebuilds.get
 	return job
 }
 

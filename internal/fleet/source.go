@@ -122,10 +122,16 @@ type keeping struct {
 	remote.Keeper
 }
 
-// divisibleRepository is a divisible that is a repository of a registry. It keeps nothing: a cache does not keep layers of these that were put together.
+// divisibleRepository is a divisible that is a repository of a registry.
 type divisibleRepository struct {
 	repositoryOf
 	remote.Parts
+}
+
+// keepingRepository is a keeping that is one.
+type keepingRepository struct {
+	divisibleRepository
+	remote.Keeper
 }
 
 // registry is a source whose images belong to repositories.
@@ -138,10 +144,14 @@ type registry struct {
 func (r *registry) In(repository string) remote.Remote {
 	in := r.repositories.In(repository)
 	own := repositoryOf{&source{r.shared.in(repository, in), r.member}, in}
-	if parts, ok := in.(remote.Parts); ok && r.member == nil {
-		return divisibleRepository{own, parts}
+	parts, ok := in.(remote.Parts)
+	if !ok || r.member != nil {
+		return own
 	}
-	return own
+	if keeper, ok := in.(remote.Keeper); ok {
+		return keepingRepository{divisibleRepository{own, parts}, keeper}
+	}
+	return divisibleRepository{own, parts}
 }
 
 type repositoryOf struct {

@@ -86,11 +86,14 @@ type flights struct {
 // and begins it where there is none. The caller leaves it.
 func (all *flights) join(ctx context.Context, from remote.Source, layer remote.Layer, open opener) *flight {
 	key := flightKey{layer.Digest, open != nil}
-	if !layer.Packed.IsZero() {
-		key.id = layer.Packed // the same bytes
-	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
+	if blob := (flightKey{layer.Packed, key.made}); !layer.Packed.IsZero() {
+		// The same bytes, unless they come decoded: the blob is not in these.
+		if _, stored := from.(remote.StoredSource); stored || all.under[blob] != nil {
+			key = blob
+		}
+	}
 	f := all.under[key]
 	if f == nil {
 		// The reader who comes first may go first.
@@ -249,11 +252,14 @@ func (f *flight) fetchStored(ctx context.Context, from remote.StoredSource, as i
 	return err
 }
 
+// zstdMagic is how a frame of zstd begins (RFC 8878).
+const zstdMagic = "\x28\xb5\x2f\xfd"
+
 // mediaType returns that of bytes of which nobody has told it, for PutLayer: what is
 // compressed is kept as it is.
 func mediaType(head *bufio.Reader) string {
 	start, _ := head.Peek(4) // an error comes with the first Read again
-	if bytes.HasPrefix(start, []byte{0x1f, 0x8b}) || bytes.Equal(start, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
+	if bytes.HasPrefix(start, []byte{0x1f, 0x8b}) || string(start) == zstdMagic {
 		return "application/octet-stream"
 	}
 	return ""

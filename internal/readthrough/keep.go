@@ -15,6 +15,8 @@ import (
 const (
 	// mostKept bounds the layers that Kept returns.
 	mostKept = 64
+	// mostBlobs bounds the blobs that are looked into for it: most are gzip, in which nothing can be found.
+	mostBlobs = 4 * mostKept
 	// leastKept is from how many bytes on a layer is of use to others: smaller ones have no index.
 	leastKept = 64 << 10
 )
@@ -24,12 +26,15 @@ var _ remote.Keeper = (*Source)(nil)
 // Kept implements remote.Keeper, by a listing of the cache. A cache that cannot be listed has none.
 func (s *Source) Kept(ctx context.Context, without []image.Digest) ([]remote.Layer, error) {
 	var all []aged
+	blobs := map[image.Digest]bool{} // which lie there as they came
 	for e, err := range s.cache.repo.Entries(ctx) {
 		if err != nil {
 			s.cache.trouble(err)
 			return nil, ctx.Err()
 		}
-		if e.Bytes >= leastKept && slices.ContainsFunc(e.Files, func(name string) bool { return strings.HasPrefix(name, "layer.tar.") }) {
+		encoded := slices.ContainsFunc(e.Files, func(name string) bool { return strings.HasPrefix(name, "layer.tar.") })
+		blobs[e.ID] = !encoded && slices.Contains(e.Files, "blob")
+		if e.Bytes >= leastKept && (encoded || blobs[e.ID]) {
 			all = append(all, aged{e.ID, e.Bytes, e.Modified})
 		}
 	}
@@ -46,16 +51,35 @@ func (s *Source) Kept(ctx context.Context, without []image.Digest) ([]remote.Lay
 		}
 		return b.used.Compare(a.used)
 	})
-	ids := make([]image.Digest, 0, mostKept)
-	for _, e := range all[:min(len(all), mostKept)] {
-		ids = append(ids, e.id)
+	var ids []image.Digest
+	room := map[bool]int{false: mostKept, true: mostBlobs}
+	for _, e := range all {
+		if room[blobs[e.id]] > 0 {
+			room[blobs[e.id]]--
+			ids = append(ids, e.id)
+		}
 	}
 	there := s.cache.look(ctx, remote.Closure{Layers: ids})
-	for i := range there {
-		there[i].Source, there[i].Version = remote.InCache, ""
-	}
 	slices.SortFunc(there, func(a, b remote.Layer) int { return slices.Index(ids, a.Digest) - slices.Index(ids, b.Digest) })
-	return there, ctx.Err()
+	var kept []remote.Layer
+	for _, l := range there {
+		l.Source, l.Version = remote.InCache, ""
+		if len(kept) < mostKept && (!blobs[l.Digest] || s.inFrames(ctx, l)) {
+			kept = append(kept, l)
+		}
+	}
+	return kept, ctx.Err()
+}
+
+// inFrames reports whether a blob of the cache may be one of frames with an index, by its first bytes: it is zstd.
+func (s *Source) inFrames(ctx context.Context, blob remote.Layer) bool {
+	body, err := s.OpenPart(ctx, blob, 0, int64(len(zstdMagic)))
+	if err != nil {
+		return false
+	}
+	defer body.Close()
+	start, err := io.ReadAll(body)
+	return err == nil && string(start) == zstdMagic
 }
 
 // Use implements remote.Keeper.

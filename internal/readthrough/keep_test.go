@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/remote/remotetest"
@@ -227,4 +228,35 @@ func TestKept(t *testing.T) {
 		t.Errorf("what is of use has been removed: %v", got)
 	}
 	done()
+}
+
+// TestKeptBlobs: what came compressed by zstd may have an index, so it is among them, as it is. What came compressed
+// in another way is not.
+func TestKeptBlobs(t *testing.T) {
+	p, dir := newProbe(t), t.TempDir()
+	tar := remotetest.Noise("noise", layerSize)
+	pushed(t, p, "app:1", tar)
+	encoded := codec.Zstd.Encode(bytes.NewReader(remotetest.Noise("in a blob", layerSize)))
+	blob, err := io.ReadAll(encoded)
+	must(t, errors.Join(err, encoded.Close()))
+	zipped := gzipped(t, remotetest.Noise("in another", layerSize))
+	for _, b := range [][]byte{blob, zipped} {
+		_, err := p.PutLayer(t.Context(), image.Descriptor{MediaType: "application/octet-stream", Digest: image.DigestOf(b), Size: int64(len(b))}, bytes.NewReader(b))
+		must(t, err)
+	}
+	from := cacheIn(t, dir, 1<<30, nil).New(p)
+	for _, b := range [][]byte{blob, tar, zipped} {
+		readsLater(t, dir, from, b)
+	}
+	kept, err := from.Kept(t.Context(), nil)
+	must(t, err)
+	if len(kept) != 2 || kept[0].Digest != image.DigestOf(tar) || kept[1].Digest != image.DigestOf(blob) || kept[1].Stored != int64(len(blob)) {
+		t.Fatalf("%+v", kept)
+	}
+	body, err := from.OpenPart(t.Context(), kept[1], int64(len(blob))-100, 100)
+	must(t, err)
+	part, err := io.ReadAll(body)
+	if err = errors.Join(err, body.Close()); err != nil || !bytes.Equal(part, blob[len(blob)-100:]) {
+		t.Errorf("%d bytes, %v", len(part), err)
+	}
 }

@@ -1,8 +1,10 @@
 package readthrough_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"sync"
 	"testing"
@@ -84,6 +86,39 @@ func TestRegistry(t *testing.T) {
 		}
 		if n := p.since("stored"); n != want {
 			t.Errorf("time %d: %d layers came, not %d", i, n, want)
+		}
+	}
+}
+
+// TestTarBesideItsBlob: of a remote that gives layers decoded alone, such as a registry, a tar and the blob in which it is
+// compressed may come at the same time. Each is its own bytes; the tar comes out of the blob where that is on its way.
+func TestTarBesideItsBlob(t *testing.T) {
+	p := newProbe(t)
+	tar := remotetest.Noise("noise", large)
+	blob := gzipped(t, tar)
+	_, err := p.PutLayer(t.Context(), image.Descriptor{MediaType: "application/octet-stream", Digest: image.DigestOf(blob), Size: int64(len(blob))}, bytes.NewReader(blob))
+	must(t, err)
+	for reads, both := range map[int][][]byte{2: {tar, blob}, 1: {blob, tar}} {
+		from := cacheIn(t, t.TempDir(), 1<<30, nil).New(plain{p})
+		hold := make(chan struct{})
+		p.replace(func(ctx context.Context, body io.ReadCloser) io.ReadCloser {
+			return &gate{ReadCloser: body, ctx: ctx, left: large / 4, open: hold}
+		})
+		var bodies []io.ReadCloser
+		for _, want := range both {
+			body, err := from.Open(t.Context(), layerOf(t, from, want))
+			must(t, err)
+			bodies = append(bodies, body)
+		}
+		close(hold)
+		for i, body := range bodies {
+			got, err := io.ReadAll(body)
+			if err = errors.Join(err, body.Close()); err != nil || !bytes.Equal(got, both[i]) {
+				t.Errorf("%d bytes of %d, %v", len(got), len(both[i]), err)
+			}
+		}
+		if n := p.since("open"); n != reads {
+			t.Errorf("the remote was read %d times, want %d", n, reads)
 		}
 	}
 }

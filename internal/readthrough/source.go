@@ -181,7 +181,11 @@ func (s *Source) OpenStored(ctx context.Context, layer remote.Layer) (remote.Sto
 // parts. They are not kept.
 func (s *Source) OpenPart(ctx context.Context, layer remote.Layer, offset, n int64) (io.ReadCloser, error) {
 	if layer.Source == remote.InCache {
-		return s.cache.repo.OpenPart(ctx, layer, offset, n)
+		body, err := s.cache.repo.OpenPart(ctx, layer, offset, n)
+		if errors.Is(err, errors.ErrUnsupported) { // a blob, which is its own bytes
+			return s.cache.repo.OpenRange(ctx, layer, offset, n)
+		}
+		return body, err
 	}
 	parts, ok := s.from.(remote.Parts)
 	if !ok {
@@ -293,7 +297,11 @@ func (s *Source) upstream(ctx context.Context, layer remote.Layer) (remote.Layer
 	if layer.Source != remote.InCache {
 		return layer, nil
 	}
-	found, err := remote.Layers(ctx, s.from, []image.Digest{layer.Digest})
+	ask := []image.Digest{layer.Digest}
+	found, err := remote.Layers(ctx, s.from, ask)
+	if err != nil && s.unread.read(ctx, s.from) {
+		found, err = remote.Layers(ctx, s.from, ask)
+	}
 	if err != nil {
 		return remote.Layer{}, err
 	}

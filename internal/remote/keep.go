@@ -13,8 +13,8 @@ const InCache = "cache"
 
 // Keeper is a Source, and a Parts, that keeps layers on this machine. They may go at any time.
 type Keeper interface {
-	// Kept returns layers that it keeps encoded, as Look finds them, with InCache as their Source: those that were of
-	// use last come first, and behind the others those of without. There are at most 64.
+	// Kept returns layers that it keeps encoded, and blobs of zstd, as Look finds them, with InCache as their Source:
+	// those that were of use last come first, and behind the others those of without. There are at most 64.
 	Kept(ctx context.Context, without []image.Digest) ([]Layer, error)
 
 	// Use notes that a layer of Kept is of use, and keeps it until done is called.

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/image"
@@ -355,6 +357,9 @@ func (c *classic) unpack(files map[string][]byte) (*classicImage, error) {
 			var ok bool
 			if layer, ok = files[name]; !ok {
 				return nil, fmt.Errorf("open /docker-import-1/%s: no such file or directory", name)
+			}
+			if tar, err := io.ReadAll(codec.Inflate(bytes.NewReader(layer))); err == nil {
+				layer = tar
 			}
 		}
 		if image.DigestOf(layer) != config.DiffIDs[n] {

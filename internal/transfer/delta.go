@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -135,14 +136,20 @@ type layerPlan struct {
 // size returns how large a layer is of which only reading it would tell, by its index, where it is to be put together:
 // that proves it, and where it is wrong the layer is another one. It is false where it is to be read whole.
 func (d *deltas) size(ctx context.Context, layer remote.Layer) (size int64, ok bool) {
-	plan := d.plan(ctx, layer)
-	if plan == nil {
+	if !d.may(layer) {
 		return -1, false
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.planned[layer.Digest] = plan
-	return plan.size, true
+	size, err := d.o.Rebuild(ctx, layer.Digest, func() (int64, error) {
+		plan := d.plan(ctx, layer)
+		if plan == nil {
+			return -1, cmp.Or(ctx.Err(), errWhole)
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.planned[layer.Digest] = plan
+		return plan.size, nil
+	})
+	return size, err == nil
 }
 
 // take returns the plan of a layer that size has made, once, or else makes one.
@@ -251,42 +258,63 @@ func (d *deltas) planFrom(ctx context.Context, parts *layerParts, x *chunk.Index
 // errWhole says that a layer is to be read whole.
 var errWhole = errors.New("it is read whole")
 
-// open opens a layer as Source.Open does, put together where that is worth it. What keeps layers gets it so, too, but
-// for those of a registry: how large they are may be known from the index alone, which proves nothing against what is kept.
+// open opens a layer as Source.Open does, put together where that is worth it. What keeps layers gets it so, too.
 func (d *deltas) open(ctx context.Context, from remote.Source, layer remote.Layer) (io.ReadCloser, error) {
 	if !d.may(layer) {
 		return from.Open(ctx, layer)
 	}
+	as := layer
+	if !layer.Packed.IsZero() { // its size may be what the index says, which proves nothing against what is kept, or there
+		as.Size = -1
+	}
 	made := func(ctx context.Context) (io.ReadCloser, error) { return d.make(ctx, from, layer) }
 	var body io.ReadCloser
 	err := errors.ErrUnsupported
-	if d.keeper != nil && layer.Packed.IsZero() {
-		body, err = d.keeper.OpenMade(ctx, layer, made)
+	if d.keeper != nil {
+		body, err = d.keeper.OpenMade(ctx, as, made)
 	}
 	if errors.Is(err, errors.ErrUnsupported) {
 		body, err = made(ctx)
 	}
-	switch {
-	case errors.Is(err, errWhole):
-		return from.Open(ctx, layer)
-	case err != nil:
+	if errors.Is(err, errWhole) {
+		body, err = from.Open(ctx, as)
+	}
+	if err != nil {
 		return nil, err
 	}
-	return &madeLayer{body, d}, nil
+	return &madeLayer{image.HoldBack(&sizedLayer{r: body, layer: layer}, func() error { return nil }), body, d}, nil
 }
 
 // madeLayer is a layer that was put together, by this pull or another one. Where it was put together wrong, this pull
 // knows it.
 type madeLayer struct {
-	io.ReadCloser
+	io.Reader
+	io.Closer
 	deltas *deltas
 }
 
 func (m *madeLayer) Read(p []byte) (int, error) {
-	n, err := m.ReadCloser.Read(p)
+	n, err := m.Reader.Read(p)
 	var wrong *misledError
 	if errors.As(err, &wrong) {
 		m.deltas.mislead()
+	}
+	return n, err
+}
+
+// sizedLayer is a layer that is proved, wherever it comes from, but for its size. Where that is not what the index said,
+// who was told so has been misled.
+type sizedLayer struct {
+	r     io.Reader
+	layer remote.Layer
+	read  int64
+}
+
+func (s *sizedLayer) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.read += int64(n)
+	if size := s.layer.Size; size >= 0 && (s.read > size || err == io.EOF && s.read < size) {
+		return 0, &misledError{s.layer.Digest, fmt.Errorf("it has not the %d bytes that its index says", s.layer.Size)}
 	}
 	return n, err
 }
@@ -313,7 +341,7 @@ func (d *deltas) make(ctx context.Context, from remote.Source, layer remote.Laye
 		return nil, errWhole
 	}
 	whole := layer
-	if !layer.Packed.IsZero() { // its size may be what the index says, which proves nothing against the remote
+	if !layer.Packed.IsZero() { // see open
 		whole.Size = -1
 	}
 	r := &rebuiltLayer{deltas: d, layer: layer, plan: plan}

@@ -21,7 +21,6 @@ import (
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/readthrough"
-	"github.com/dogestry/dogestry/internal/registry/registrytest"
 	"github.com/dogestry/dogestry/internal/remote"
 	"github.com/dogestry/dogestry/internal/storage/file"
 )
@@ -295,31 +294,5 @@ func TestDeltaOfTheCacheIsInterrupted(t *testing.T) {
 		if !interrupted {
 			return
 		}
-	}
-}
-
-// TestDeltaOfRegistryBesideTheCache: through a cache, what has come whole before serves. The cache gets none of a registry's
-// layers that are put together.
-func TestDeltaOfRegistryBesideTheCache(t *testing.T) {
-	w := newRegistryWorld(t, registrytest.Options{})
-	at := t.TempDir()
-	dir, err := file.Open(at)
-	must(t, err)
-	defer dir.Close()
-	cache, err := readthrough.Open(t.Context(), dir, readthrough.Options{Name: "the-cache", Limit: 1 << 30})
-	must(t, err)
-	for _, m := range []*enginetest.Image{w.one, w.two} {
-		results, err := Pull(t.Context(), cache.NewRegistry(w.registry(t)), w.keeper, pulls(t, m.Tags()[0]), w.o)
-		must(t, err)
-		if id, i := w.engine.find(m.Tags()[0]); i == nil || id.String() != m.ID() || !bytes.Equal(i.layers[1], layerOf(m).Bytes()) {
-			t.Errorf("the engine has %q, want %s", w.engine.names(), m.ID())
-		}
-		got := results[0].Layers[1]
-		if m == w.two && (got.Local == 0 || got.Fetched > got.Stored/2 || got.Size != layerOf(m).Size()) {
-			t.Errorf("%+v", got)
-		}
-	}
-	if _, err := os.Stat(filepath.Join(at, filepath.FromSlash(fileOf(layerOf(w.two))))); !errors.Is(err, os.ErrNotExist) || len(w.said.notes) > 0 {
-		t.Errorf("it is in the cache: %v; notes %q", err, w.said.notes)
 	}
 }

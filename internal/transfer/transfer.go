@@ -80,6 +80,10 @@ type Options struct {
 	// know it; read reads it for that. Nil reads.
 	Measure func(ctx context.Context, layer image.Digest, read func() (int64, error)) (int64, error)
 
+	// Rebuild, on a pull, is asked for the size of such a layer before that, by the layer's index: find finds out, and
+	// fails where the layer is not to be put together. Nil finds out.
+	Rebuild func(ctx context.Context, layer image.Digest, find func() (int64, error)) (int64, error)
+
 	// Ahead is how many bytes of each layer a pull reads ahead of the engine; 0 means 8 MiB.
 	Ahead int64
 
@@ -112,6 +116,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Measure == nil {
 		o.Measure = func(_ context.Context, _ image.Digest, read func() (int64, error)) (int64, error) { return read() }
+	}
+	if o.Rebuild == nil {
+		o.Rebuild = func(_ context.Context, _ image.Digest, find func() (int64, error)) (int64, error) { return find() }
 	}
 	if o.Ahead <= 0 {
 		o.Ahead = streamChunks * chunkSize
