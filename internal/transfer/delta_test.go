@@ -301,7 +301,7 @@ func TestDeltaIsInterrupted(t *testing.T) {
 		_, err := Pull(ctx, w.remote, w.keeper, pulls(t, "much:2"), w.o)
 		interrupted := ctx.Err() != nil
 		cancel()
-		w.store.get = nil
+		w.store.plain()
 		if !interrupted {
 			if n < 5 {
 				t.Errorf("%d reads", n)

@@ -285,7 +285,7 @@ func TestDeltaOfTheCacheIsInterrupted(t *testing.T) {
 		_, err := Pull(ctx, w.through, client, pulls(t, "much:2"), w.o)
 		interrupted := ctx.Err() != nil
 		cancel()
-		w.store.get = nil
+		w.store.plain()
 		if interrupted && err != nil && !errors.Is(err, context.Canceled) || len(w.said.notes) > 0 {
 			t.Errorf("interrupted in read %d: %v, notes %q", n, err, w.said.notes)
 		}
