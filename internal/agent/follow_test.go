@@ -97,15 +97,14 @@ func newFollowing(t *testing.T, command string) *following {
 	return f
 }
 
-// move lets the tag name the image made of a text.
+// move lets the tag name the image made of a text. Whoever looks at the tag and then pulls does not get what it named before.
 func (f *following) move(to string) image.ID {
 	id := image.DigestOf([]byte(to))
 	f.remote.mu.Lock()
-	f.remote.id = id
-	f.remote.mu.Unlock()
+	defer f.remote.mu.Unlock()
 	f.puller.mu.Lock()
-	f.puller.names["myapp:live"] = id
-	f.puller.mu.Unlock()
+	defer f.puller.mu.Unlock()
+	f.remote.id, f.puller.names["myapp:live"] = id, id
 	return id
 }
 

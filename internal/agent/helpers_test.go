@@ -37,8 +37,8 @@ type fakePuller struct {
 	ended int      // by their contexts
 
 	names   map[string]image.ID // what sources name; the digest of the name where it is not here
-	release chan struct{}       // nil lets all go
 	err     error
+	release chan struct{} // nil lets all go; fixed
 }
 
 func (p *fakePuller) pull(ctx context.Context, url string, images []transfer.PullImage, o transfer.Options) ([]transfer.Result, error) {
@@ -83,8 +83,8 @@ func (p *fakePuller) pull(ctx context.Context, url string, images []transfer.Pul
 		}
 		results = append(results, transfer.Result{Image: i.Target.String(), ID: id, Layers: []transfer.LayerResult{{Digest: id, Size: 100, Stored: 50, Moved: true}}})
 	}
-	if p.err != nil {
-		return nil, p.err
+	if err := p.failing(); err != nil {
+		return nil, err
 	}
 	bar.Add(60)
 	bar.Done()
@@ -98,6 +98,12 @@ func (p *fakePuller) named(ref image.Reference) image.ID {
 		return id
 	}
 	return image.DigestOf([]byte(ref.String()))
+}
+
+func (p *fakePuller) failing() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
 }
 
 func (p *fakePuller) called() int {

@@ -23,8 +23,11 @@ import (
 	"github.com/dogestry/dogestry/internal/enginetest"
 )
 
-// soon is how long dogestry may take to end after a signal.
-const soon = 10 * time.Second
+// soon is how long dogestry may take to end after a signal, also on a busy machine: cleaning up may take ten seconds.
+const soon = 30 * time.Second
+
+// patience is how long one may run: a server serves as long as engines take to start, and to pull from it.
+const patience = 5 * time.Minute
 
 type signalCase struct {
 	signal syscall.Signal
@@ -263,7 +266,7 @@ func (o *output) String() string {
 
 // command prepares dogestry, as TestMain makes it, with docker's engine at host.
 func command(t *testing.T, host string, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, "dogestry", args...)
 	home := t.TempDir()

@@ -151,7 +151,8 @@ func TestPullPolicy(t *testing.T) {
 
 func TestPushPolicy(t *testing.T) {
 	p := newPoliced(t, "push")
-	s := p.open(t, p.Endpoint, p.user)
+	proxy := p.ProxyFor(t)
+	s := p.open(t, proxy.Endpoint, p.user)
 	owner := p.open(t, p.Endpoint, p.Account)
 	p.apply(t, -1)
 	if err := p.push(s, "app:1"); err != nil {
@@ -167,7 +168,8 @@ func TestPushPolicy(t *testing.T) {
 		refusedFor(t, s.Delete(t.Context(), info.Key), "s3:DeleteObject")
 	}
 	broken := func() error {
-		body := io.MultiReader(strings.NewReader(strings.Repeat("x", 17<<20)), iotest.ErrReader(io.ErrNoProgress))
+		proxy.Reset()
+		body := io.MultiReader(strings.NewReader(strings.Repeat("x", 17<<20)), arrived{t, proxy, 2}, iotest.ErrReader(io.ErrNoProgress))
 		return s.Put(t.Context(), "images/x/layer.tar", body)
 	}
 	if err := broken(); !errors.Is(err, io.ErrNoProgress) || len(p.Uploads(t, p.bucket)) > 0 || p.told != "" {
@@ -188,6 +190,30 @@ func TestPushPolicy(t *testing.T) {
 			t.Errorf("a broken upload without %s: %v, left over %q, told %q", action, err, p.Uploads(t, p.bucket), p.told)
 		}
 	}
+}
+
+// arrived is a body without bytes that ends when the server has so many parts: one that it still writes when its request is
+// cut off can bring back an upload that was given up.
+type arrived struct {
+	t     *testing.T
+	proxy *s3test.Proxy
+	parts int
+}
+
+func (a arrived) Read([]byte) (int, error) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		n := 0
+		for _, r := range a.proxy.Requests() {
+			if r.Op == "UploadPart" && r.Status == http.StatusOK {
+				n++
+			}
+		}
+		if n == a.parts {
+			return 0, io.EOF
+		}
+	}
+	a.t.Errorf("%d parts do not arrive", a.parts)
+	return 0, io.EOF
 }
 
 // TestCollectPolicy is about whoever frees what nothing needs, and nothing else.

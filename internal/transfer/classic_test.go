@@ -33,11 +33,12 @@ import (
 type classic struct {
 	mu      sync.Mutex
 	images  map[image.ID]*classicImage
-	exports int   // requests for one
-	loads   int   // requests for one
-	loading int   // loads that go on
-	changed int   // requests that change anything
-	bytes   int64 // of all archives that were sent to be loaded
+	exports int               // requests for one
+	loads   int               // requests for one
+	changed int               // requests that change anything
+	bytes   int64             // of all archives that were sent to be loaded
+	busy    map[net.Conn]bool // connections with a request
+	socket  string            // where it serves, once it does
 
 	// How it behaves. A test that changes this after a first request does so by now.
 	spoil func(name string, content []byte) []byte // changes an entry of an export; nil leaves it out
@@ -60,7 +61,7 @@ type classicImage struct {
 var errCut = errors.New("the connection is cut off")
 
 func newClassic(images ...*enginetest.Image) *classic {
-	c := &classic{images: map[image.ID]*classicImage{}}
+	c := &classic{images: map[image.ID]*classicImage{}, busy: map[net.Conn]bool{}}
 	for _, m := range images {
 		c.put(m)
 	}
@@ -128,19 +129,39 @@ func (c *classic) names() []string {
 	return names
 }
 
-// idle waits until the engine has ended what it still does for clients that have gone.
+// idle waits until the engine has ended what it still does for clients that have gone. It asks for something itself: when
+// that is answered, connections that came before are known.
 func (c *classic) idle(t testing.TB) {
 	t.Helper()
-	for range 1000 {
-		time.Sleep(10 * time.Millisecond) // also before the first look: a request may be on its way
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		own, err := net.Dial("unix", c.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(own, "GET /_ping HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n")
+		_, err = io.Copy(io.Discard, own)
+		_ = own.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond) // a request on a connection that is known may be about to be read
 		c.mu.Lock()
-		n := c.loading
+		n := len(c.busy)
 		c.mu.Unlock()
 		if n == 0 {
 			return
 		}
 	}
-	t.Fatal("the engine is loading and loading")
+	t.Fatal("the engine is busy and busy")
+}
+
+// state notes which connections have a request.
+func (c *classic) state(conn net.Conn, s http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if delete(c.busy, conn); s == http.StateActive {
+		c.busy[conn] = true
+	}
 }
 
 func (c *classic) find(name string) (image.ID, *classicImage) {
@@ -272,14 +293,8 @@ func (c *classic) export(w http.ResponseWriter, name string) {
 func (c *classic) load(w http.ResponseWriter, body io.Reader) {
 	c.mu.Lock()
 	c.loads++
-	c.loading++
 	hook, lies := c.happens, c.lies
 	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.loading--
-	}()
 	files := map[string][]byte{}
 	happens := func(what string) error {
 		if hook == nil {
@@ -411,7 +426,8 @@ func (c *classic) serve(t testing.TB) (client *engine.Client, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: c, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	c.socket = socket
+	server := &http.Server{Handler: c, ConnState: c.state, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	done := make(chan struct{})
 	go func() { _ = server.Serve(l); close(done) }()
 	client = dial(t, "unix://"+socket)

@@ -84,7 +84,7 @@ func testDeltaReal(t *testing.T, e *enginetest.Engine) {
 	if _, err := Pull(ctx, r, client, pulls(t, "much:2"), o); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
 	}
-	store.get = nil
+	store.plain()
 	if got := pull(); got.Local == 0 {
 		t.Errorf("after an interrupt: %+v", got)
 	}

@@ -100,12 +100,22 @@ type watchedStore struct {
 	storage.Store
 	mu   sync.Mutex
 	read map[string]int64
-	get  func(key string, offset, n int64) error // if set, its error is Get's
+	get  func(key string, offset, n int64) error // if set, its error is Get's; after a first Get, plain changes it
+}
+
+// plain lets all that is read from now on be as it is stored.
+func (w *watchedStore) plain() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.get = nil
 }
 
 func (w *watchedStore) Get(ctx context.Context, key string, offset, n int64) (io.ReadCloser, error) {
-	if w.get != nil {
-		if err := w.get(key, offset, n); err != nil {
+	w.mu.Lock()
+	get := w.get
+	w.mu.Unlock()
+	if get != nil {
+		if err := get(key, offset, n); err != nil {
 			return nil, err
 		}
 	}

@@ -115,7 +115,7 @@ func TestPushInterrupted(t *testing.T) {
 		if late := time.Since(start); late > 20*time.Second {
 			t.Errorf("operation %d, byte %d: took %v", ops, bytes, late)
 		}
-		if leak := goleak.Find(leaks, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+		if leak := leaked(leaks, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 			goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead")); leak != nil {
 			t.Errorf("operation %d, byte %d: %v", ops, bytes, leak)
 		}

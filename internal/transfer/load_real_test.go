@@ -162,7 +162,7 @@ func testRealPartsInterrupted(t *testing.T, e *enginetest.Engine, client *counte
 				t.Errorf("round %d: error %v", i, err)
 			}
 		}
-		time.Sleep(300 * time.Millisecond) // the engine ends what it had whole
+		settled(t, e)
 		start := time.Now()
 		if err := pull(t.Context()); err != nil {
 			t.Errorf("round %d, again: %v", i, err)
@@ -176,6 +176,27 @@ func testRealPartsInterrupted(t *testing.T, e *enginetest.Engine, client *counte
 	if interrupted == 0 { // how many is a matter of the machine
 		t.Error("none was interrupted")
 	}
+}
+
+// settled waits until the engine has ended what it had whole of who has gone. Where its directory can be seen, archives that
+// it is unpacking are seen there.
+func settled(t *testing.T, e *enginetest.Engine) {
+	t.Helper()
+	time.Sleep(300 * time.Millisecond)
+	if !e.Private() {
+		return
+	}
+	var left []string
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		var err error
+		if left, err = filepath.Glob(filepath.Join(e.DataRoot(), "tmp", "docker-import-*")); err != nil {
+			t.Fatal(err)
+		}
+		if len(left) == 0 {
+			return
+		}
+	}
+	t.Errorf("it is unpacking %q, and nobody waits for them", left)
 }
 
 // TestRealPartsAtOnce: two pulls of one image on one real engine.

@@ -528,7 +528,7 @@ func TestPartsInterrupted(t *testing.T) {
 		if late := time.Since(start); late > 30*time.Second {
 			t.Errorf("stage %d: took %v", stage, late)
 		}
-		if leak := goleak.Find(leaks, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+		if leak := leaked(leaks, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 			goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead")); leak != nil {
 			t.Errorf("stage %d: %v", stage, leak)
 		}

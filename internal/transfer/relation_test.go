@@ -119,7 +119,7 @@ func TestPlansMeet(t *testing.T) {
 	mustPush(t, newClassic(three).connect(t), w.remote, "much:3")
 	from := &meetingParts{Repo: w.remote, met: map[image.Digest]bool{}, want: 2, all: make(chan struct{})}
 	d, layers := w.deltasOf(t, from, w.two, three)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // for those who would never meet
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // for those who would never meet
 	defer cancel()
 	var planning sync.WaitGroup
 	for _, l := range layers {

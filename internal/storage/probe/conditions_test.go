@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/dogestry/dogestry/internal/storage"
@@ -42,6 +43,7 @@ func brokenConditions() []brokenStore {
 	put := func(inner *mem.Store, ctx context.Context, key string, new []byte) error {
 		return inner.Put(ctx, key, bytes.NewReader(new))
 	}
+	beforeCreate, beforeSwap := meeting(), meeting()
 	return []brokenStore{
 		{check: "create if absent", name: "no method", status: Unsupported, detail: "dogestry cannot do that", open: none},
 		{check: "create if absent", name: "unsupported", status: Unsupported, detail: "501: unsupported operation", open: creates(func(*mem.Store, context.Context, string, io.Reader) error {
@@ -52,7 +54,7 @@ func brokenConditions() []brokenStore {
 			if _, err := inner.Stat(ctx, key); err == nil {
 				return storage.ErrExists
 			}
-			time.Sleep(5 * time.Millisecond)
+			beforeCreate(key)
 			return inner.Put(ctx, key, body)
 		})},
 		{check: "create if absent", name: "other error", detail: "creating what is there: 500", open: creates(func(inner *mem.Store, ctx context.Context, key string, body io.Reader) error {
@@ -95,7 +97,7 @@ func brokenConditions() []brokenStore {
 			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, old) {
 				return storage.ErrChanged
 			}
-			time.Sleep(5 * time.Millisecond)
+			beforeSwap(key)
 			return put(inner, ctx, key, new)
 		})},
 		{check: "compare and swap", name: "does nothing", detail: "after a swap: ", open: swaps(func(*mem.Store, context.Context, string, []byte, []byte) error { return nil })},
@@ -111,5 +113,23 @@ func brokenConditions() []brokenStore {
 			}
 			return errors.Join(storage.ErrChanged, put(inner, ctx, key, new))
 		})},
+	}
+}
+
+// meeting lets those who race wait until two have come: each of them has looked, and not written yet.
+func meeting() func(key string) {
+	var come atomic.Int32
+	met := make(chan struct{})
+	return func(key string) {
+		if !strings.Contains(key, "race") {
+			return
+		}
+		if come.Add(1) == 2 {
+			close(met)
+		}
+		select {
+		case <-met:
+		case <-time.After(20 * time.Second): // the others have not looked in time
+		}
 	}
 }

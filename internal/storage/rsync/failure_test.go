@@ -15,9 +15,12 @@ import (
 
 // TestSilent proves that a server that says nothing is not waited for forever, and one that is no rsync server is told.
 func TestSilent(t *testing.T) {
-	for _, test := range []struct{ greeting, want string }{
-		{"", "said nothing for too long"},
-		{"SSH-2.0-OpenSSH_9.2\r\n", "no rsync server"},
+	for _, test := range []struct {
+		greeting, want string
+		timeout        time.Duration
+	}{
+		{"", "said nothing for too long", time.Second},
+		{"SSH-2.0-OpenSSH_9.2\r\n", "no rsync server", time.Minute},
 	} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -34,7 +37,7 @@ func TestSilent(t *testing.T) {
 				defer conn.Close()
 			}
 		}()
-		s := openStore(t, "rsync://"+listener.Addr().String()+"/module", func(o *Options) { o.Timeout, o.Attempts = time.Second, 1 })
+		s := openStore(t, "rsync://"+listener.Addr().String()+"/module", func(o *Options) { o.Timeout, o.Attempts = test.timeout, 1 })
 		if _, err := s.Stat(t.Context(), "key"); err == nil || !strings.Contains(err.Error(), test.want) || fault.AdviceOf(err) == "" {
 			t.Errorf("%q: %v, want %q", test.greeting, err, test.want)
 		}

@@ -176,7 +176,7 @@ func TestCancel(t *testing.T) {
 				for !faulty(proxy) {
 					time.Sleep(time.Millisecond)
 				}
-				time.Sleep(200 * time.Millisecond) // parts and pieces have come to rest
+				rest(proxy)
 				cancelled <- time.Now()
 				cancel()
 			}()
@@ -194,6 +194,19 @@ func TestCancel(t *testing.T) {
 		})
 	}
 	holds(t, direct, "small", []byte("old"))
+}
+
+// rest waits until parts and pieces have come to rest: each has its answer or has met its fault, and for a while no other
+// comes. A part that the server still writes could bring back an upload that was given up.
+func rest(p *s3test.Proxy) {
+	for quiet, last := 0, 0; quiet < 10; time.Sleep(20 * time.Millisecond) {
+		all := p.Requests()
+		running := slices.ContainsFunc(all, func(r s3test.Record) bool { return !r.Faulty && r.Status == 0 })
+		if quiet++; running || len(all) != last {
+			quiet = 0
+		}
+		last = len(all)
+	}
 }
 
 // faulty reports whether a request has met its fault.

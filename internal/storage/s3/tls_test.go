@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -93,19 +94,32 @@ func authority(t *testing.T, front *httptest.Server) string {
 // each, with and without an authority of the user's own: HTTP/2 would give them one.
 func TestOwnConnections(t *testing.T) {
 	server := s3test.For(t)
-	var others atomic.Int64
+	const atOnce = 3
+	var others, pieces atomic.Int64
+	met, late := make(chan struct{}), time.After(20*time.Second)
+	meet := sync.OnceFunc(func() { close(met) })
 	front, contacts := withTLS(t, server, func(r *http.Request) {
 		if r.ProtoMajor != 1 || r.TLS.NegotiatedProtocol == "h2" {
 			others.Add(1)
 		}
-		time.Sleep(100 * time.Millisecond) // so that they meet
+		if r.Method != http.MethodGet || strings.HasPrefix(r.Header.Get("Range"), "bytes=0-") {
+			return
+		}
+		if pieces.Add(1) == atOnce {
+			meet()
+		}
+		select { // so that they meet
+		case <-met:
+		case <-late:
+			meet()
+		}
 	})
 	bundle := authority(t, front)
 	s := open(t, server.Account, front.URL, server.Bucket(t), func(*s3.Options) { t.Setenv("AWS_CA_BUNDLE", bundle) })
 	body := noise(16 << 20) // four pieces, of which three are read at once when the first is there
 	put(t, s, "large", body)
 	holds(t, s, "large", body)
-	if others.Load() != 0 || contacts.Load() < 3 {
+	if others.Load() != 0 || contacts.Load() < atOnce {
 		t.Errorf("%d requests by another protocol than HTTP/1.1, %d connections", others.Load(), contacts.Load())
 	}
 }

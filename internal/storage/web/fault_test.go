@@ -153,7 +153,7 @@ func TestStall(t *testing.T) {
 		case <-r.Context().Done():
 		}
 	}))
-	s := openWith(t, url, func(o *Options) { o.Stall = 50 * time.Millisecond })
+	s := openWith(t, url, func(o *Options) { o.Stall = 500 * time.Millisecond }) // what comes at once comes within that
 	got, err := read(t, s, "key", 0, -1)
 	close(stop)
 	if string(got) != "12345" || !errors.Is(err, errStalled) {
