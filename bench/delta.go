@@ -39,11 +39,27 @@ func (b *bench) release(pair enginetest.Pair) (r released, err error) {
 	for i, l := range []*enginetest.Layer{first, second} {
 		r.refs[i] = fmt.Sprintf("%s/release-%s:%d", enginetest.Repository, pair, i+1)
 		r.layers[i] = l.DiffID()[len("sha256:"):]
-		if err := b.engine.LoadImage(b.ctx, enginetest.NewImage().Add(l).Tag(r.refs[i])); err != nil {
+		if b.containerd { // as what is built there: in gzip
+			tar := l.Open()
+			_, err = b.engine.Docker(b.ctx, tar, "import", "-", r.refs[i])
+			err = errors.Join(err, tar.Close())
+		} else {
+			err = b.engine.LoadImage(b.ctx, enginetest.NewImage().Add(l).Tag(r.refs[i]))
+		}
+		if err != nil {
 			return r, err
 		}
 	}
 	return r, nil
+}
+
+// pushRelease pushes a release so that parts of its layer can be fetched.
+func (b *bench) pushRelease(remote, ref string) {
+	push := []string{b.dogestry, "push", "--quiet", remote, ref}
+	if b.containerd {
+		push = append(push, "--recompress")
+	}
+	b.once(command{args: push})
 }
 
 // forget takes all images, and what dogestry remembers of remotes, away from here.
@@ -62,8 +78,9 @@ func (b *bench) onlyFirst(pull []string) func() error {
 	}
 }
 
-// deltas measures what pulls of second releases fetch from a bucket, how large indexes are, and
-// how much of a second release's object a store could copy from the first one.
+// deltas measures what pulls of second releases fetch from a bucket, against what they fetch whole, which of an engine with
+// the containerd image store is the layer in gzip; how large indexes are, and how much of a second release's object a store
+// could copy from the first one.
 func (b *bench) deltas(server *s3test.Server, bucket string) error {
 	proxy, err := s3test.NewProxy(server)
 	if err != nil {
@@ -77,20 +94,30 @@ func (b *bench) deltas(server *s3test.Server, bucket string) error {
 			return err
 		}
 		prefix := "releases/" + string(pair)
-		remote := func(endpoint string) string {
+		remote := func(prefix, endpoint string) string {
 			return "s3://" + bucket + "/" + prefix + "?endpoint=" + url.QueryEscape(endpoint)
 		}
-		for _, ref := range r.refs {
-			b.once(command{args: []string{b.dogestry, "push", "--quiet", remote(server.Endpoint), ref}})
+		kept := prefix
+		if b.containerd {
+			kept += "-as-they-are"
 		}
-		pull := []string{b.dogestry, "pull", "--quiet", "--json", remote(proxy.Endpoint), r.refs[1], "--delta"}
-		has := b.onlyFirst([]string{b.dogestry, "pull", "--quiet", remote(proxy.Endpoint), r.refs[0]})
+		for _, ref := range r.refs {
+			if b.pushRelease(remote(prefix, server.Endpoint), ref); kept != prefix {
+				b.once(command{args: []string{b.dogestry, "push", "--quiet", remote(kept, server.Endpoint), ref}})
+			}
+		}
+		pull := func(prefix, when string) command {
+			return command{
+				args:   []string{b.dogestry, "pull", "--quiet", "--json", remote(prefix, proxy.Endpoint), r.refs[1], "--delta", when},
+				before: b.onlyFirst([]string{b.dogestry, "pull", "--quiet", remote(prefix, proxy.Endpoint), r.refs[0]}),
+			}
+		}
 		var parts, wholes []int64
 		var said int64
 		for range b.runs {
 			var part, whole int64
-			whole, _ = b.fetched(proxy, command{args: append(slices.Clone(pull), "never"), before: has})
-			part, said = b.fetched(proxy, command{args: append(slices.Clone(pull), "always"), before: has})
+			whole, _ = b.fetched(proxy, pull(kept, "never"))
+			part, said = b.fetched(proxy, pull(prefix, "always"))
 			parts, wholes = append(parts, part), append(wholes, whole)
 		}
 		if b.err != nil {
@@ -237,7 +264,7 @@ func (b *bench) deltaPulls(near, far string, server *s3test.Server, bucket, endp
 				return err
 			}
 			b.once(command{args: []string{"docker", "push", "--quiet", there(near, i)}})
-			b.once(command{args: []string{b.dogestry, "push", "--quiet", bucket + url.QueryEscape(server.Endpoint), ref}})
+			b.pushRelease(bucket+url.QueryEscape(server.Endpoint), ref)
 		}
 		pull := []string{b.dogestry, "pull", "--quiet", bucket + url.QueryEscape(endpoint)}
 		b.compare(figure{name: fmt.Sprintf("pull of the %s pair's second release over 100 Mbit/s, the first is there", pair), most: mostLinked, peer: "docker pull of it"},
