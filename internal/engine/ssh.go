@@ -113,7 +113,8 @@ func (c *sshConn) read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p)
 	if err != nil && err != io.EOF && !errors.Is(err, fs.ErrClosed) {
-		f := &sshFailure{err}
+		said := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\r", "") // ssh ends its lines so
+		f := &sshFailure{errors.New(said)}
 		c.dialer.last.Store(f)
 		err = f
 	}

@@ -101,9 +101,9 @@ func TestWhySSHEnds(t *testing.T) {
 		"dial unix /var/run/docker.sock: connect: connection refused": {fault.Other, "--engine URL"},
 		denied: {fault.Refused, "group"},
 	} {
-		sshIs(t, "echo '"+said+"' >&2\nexit 255\n")
+		sshIs(t, "printf '%s\\r\\n' '"+said+"' >&2\nexit 255\n")
 		_, err := Connect(t.Context(), Options{URL: "ssh://me@gone.example", Log: slog.New(slog.DiscardHandler)})
-		if !fault.Is(err, want.kind) || !strings.Contains(err.Error(), said) || !strings.Contains(err.Error(), "ssh://me@gone.example") ||
+		if !fault.Is(err, want.kind) || !strings.HasSuffix(err.Error(), said) || !strings.Contains(err.Error(), "ssh://me@gone.example") ||
 			!strings.Contains(fault.AdviceOf(err), want.advice) {
 			t.Errorf("%s: error %v, advice %s", said, err, fault.AdviceOf(err))
 		}
