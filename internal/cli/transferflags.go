@@ -43,7 +43,8 @@ func checkTransferFlags(c *cobra.Command, o transfer.Options) error {
 		return fault.New(fault.Usage, "--platform and --all-platforms exclude one another")
 	}
 	if o.Recompress && o.AllPlatforms {
-		return fault.New(fault.Usage, "--recompress stores one platform of an image, and --all-platforms means all")
+		return fault.New(fault.Usage, "--recompress stores one platform of an image, and --all-platforms means all").
+			Advise("Leave one out. Where a configuration says recompress: --recompress=false.")
 	}
 	if as := c.Flags().Lookup("as"); as != nil && as.Changed && as.Value.String() == "" {
 		return fault.New(fault.Usage, "--as is empty").Advise("Name the image, or leave --as out.")

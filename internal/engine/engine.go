@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -32,7 +33,8 @@ import (
 // Client is a connection to one engine. Its methods are safe for concurrent use.
 type Client struct {
 	api    *client.Client
-	host   string // as the user may have given it
+	host   string     // as the user may have given it
+	ssh    *sshDialer // nil where the engine is not behind ssh
 	layers *layerCache
 	log    *slog.Logger
 
@@ -79,11 +81,15 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Refused, err, "cannot use the engine at %s", display(endpoint.Host))
 	}
-	api, err := client.New(append(options, dial...)...) // behind those that dial by themselves
+	ssh, err := dialSSH(endpoint.Host)
 	if err != nil {
 		return nil, unusable(endpoint.Host, err)
 	}
-	c := &Client{api: api, host: display(endpoint.Host), layers: openLayerCache(o.CacheDir, o.Log), storeUse: o.Store, ownRoot: o.DataRoot, log: o.Log}
+	api, err := client.New(slices.Concat(options, dial, ssh.options())...) // behind those that dial by themselves
+	if err != nil {
+		return nil, unusable(endpoint.Host, err)
+	}
+	c := &Client{api: api, host: display(endpoint.Host), ssh: ssh, layers: openLayerCache(o.CacheDir, o.Log), storeUse: o.Store, ownRoot: o.DataRoot, log: o.Log}
 	if _, err := api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
 		api.Close()
 		return nil, c.failure(ctx, err, "cannot reach it")
@@ -334,16 +340,20 @@ func notThere(host string) string {
 // It passes the end of ctx on as it is.
 func (c *Client) failure(ctx context.Context, err error, format string, args ...any) error {
 	what := fmt.Sprintf(format, args...)
+	unconnected := client.IsErrConnectionFailed(err)
+	if unconnected {
+		err = c.ssh.why(err)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	case sealed.Refusal(err) != nil:
 		return fault.Wrap(fault.Refused, sealed.Refusal(err), "the engine at %s: %s", c.host, what)
 	// The client says it in words of its own.
-	case errors.Is(err, fs.ErrPermission), client.IsErrConnectionFailed(err) && strings.Contains(err.Error(), "permission denied"):
+	case errors.Is(err, fs.ErrPermission), unconnected && strings.Contains(err.Error(), "permission denied"):
 		return fault.Wrap(fault.Refused, err, "no permission to use the Docker Engine at %s", c.host).
 			Advise("Join the group that owns the socket (often `docker`), or run as root.")
-	case client.IsErrConnectionFailed(err):
+	case unconnected:
 		var request *url.Error
 		if errors.As(err, &request) {
 			err = request.Err // without the request's path

@@ -189,7 +189,7 @@ func readIndexes(ctx context.Context, layers []*compared, o Options) error {
 				l.why = "too many chunks to compare"
 				return nil
 			}
-			err = l.readIndex(ctx)
+			err = l.readIndex(ctx, o.leastDelta)
 			if x := l.index; x != nil {
 				rows.Add(int64(len(x.Frames) + len(x.Chunks) + len(x.Spans) + len(x.Blocks)))
 			}
@@ -199,8 +199,12 @@ func readIndexes(ctx context.Context, layers []*compared, o Options) error {
 	return g.Wait()
 }
 
-// readIndex reads the index of a layer, or says why there is none.
-func (l *compared) readIndex(ctx context.Context) error {
+// whySmall is said of a layer that no pull puts together.
+const whySmall = "it is small"
+
+// readIndex reads the index of a layer, or says why there is none. Of one that is stored in less than least bytes a pull
+// would read none.
+func (l *compared) readIndex(ctx context.Context, least int64) error {
 	parts, ok := l.from.(remote.Parts)
 	if !ok {
 		l.why = "parts of it cannot be had"
@@ -209,10 +213,15 @@ func (l *compared) readIndex(ctx context.Context) error {
 	l.parts = &layerParts{from: parts, layer: l.Layer, link: &link{}}
 	x, err := l.parts.index(ctx)
 	l.table, l.parts.tail = l.parts.fetched.Load(), nil
-	switch {
-	case errors.Is(err, chunk.ErrNone):
-		l.why = "it has no chunk index"
-	case errors.Is(err, errors.ErrUnsupported):
+	none, refused := errors.Is(err, chunk.ErrNone), errors.Is(err, errors.ErrUnsupported)
+	switch kept := !l.Packed.IsZero() || l.Digest != l.tar; { // as a blob
+	case (none || refused) && l.Stored < least:
+		l.why = whySmall
+	case (none || refused) && kept:
+		l.why = "it is kept in gzip or zstd as it came: see --recompress of push and copy"
+	case none:
+		l.why = "it has no chunk index: see `dogestry index`"
+	case refused:
 		l.why = "parts of it cannot be had"
 	case errors.Is(err, chunk.ErrDamaged) || err == nil && l.Size >= 0 && x.Size != l.Size:
 		l.why = "its chunk index is damaged"
@@ -260,7 +269,7 @@ func (l *compared) compare(ctx context.Context, old []*compared, names bool, lef
 	c.Local = plan.Local
 	switch {
 	case l.Stored < o.leastDelta:
-		c.Whole = "it is small"
+		c.Whole = whySmall
 	case plan.Local == 0 || !plan.Worth(l.Stored, 1, localRate, 0): // over the slowest link
 		c.Whole = "too little of it is in the other image"
 	default:

@@ -77,6 +77,15 @@ func testContainerdRecompress(t *testing.T, e *enginetest.Engine, client *counte
 	}
 	allZstd(t, registry, "much:anew")
 
+	kept, told := mem.New(), &noted{} // where they are compressed already
+	if _, err := Push(t.Context(), client, remoteOn(t, kept, codec.LZ4), pushes(t, "much:anew"), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	pushAnew(t, client, kept, Options{Progress: told}, "much:anew")
+	if len(told.notes) != 1 || !strings.Contains(told.notes[0], ": 2 layers, ") {
+		t.Errorf("it tells %q", told.notes)
+	}
+
 	removeAll(t, e, "much:anew")
 	id := mustPull(t, remoteOn(t, to, codec.LZ4), client, "much:anew")[0].ID
 	again := mem.New()

@@ -203,6 +203,7 @@ func (p *copying) run(ctx context.Context) (Result, error) {
 		result, err := p.move(ctx)
 		again, err := p.follow(ctx, err, attempt)
 		if !again {
+			p.o.sayKept(p.to, result)
 			return result, err
 		}
 		if err := p.read(ctx); err != nil {
@@ -220,7 +221,7 @@ func (p *copying) move(ctx context.Context) (Result, error) {
 	}
 	for _, l := range there {
 		if slices.Contains(p.order, l.Digest) {
-			p.results[l.Digest] = &LayerResult{Digest: l.Digest, Size: l.Size, Stored: l.Stored}
+			p.results[l.Digest] = &LayerResult{Digest: l.Digest, Size: l.Size, Stored: l.Stored, packed: !l.Packed.IsZero()}
 			p.present(l)
 		}
 	}

@@ -98,14 +98,22 @@ func (p *pull) newDeltas(send []image.Digest) *deltas {
 			blobs[l.Digest] = true
 		}
 	}
-	var stored int64
+	var stored, whole int64
+	wholes := 0
 	missing := map[image.Digest]bool{}
 	for _, d := range send {
 		missing[d] = true
-		if l := p.layers[d]; l.Stored >= p.o.leastDelta && !blobs[d] {
-			stored += l.Stored
+		switch l := p.layers[d]; {
+		case l.Stored < p.o.leastDelta:
+		case blobs[d]:
+			wholes, whole = wholes+1, whole+l.Stored
+		default:
+			if stored += l.Stored; !l.Packed.IsZero() {
+				wholes, whole = wholes+1, whole+l.Stored
+			}
 		}
 	}
+	p.sayWhole(wholes, whole)
 	if stored == 0 {
 		return nil
 	}

@@ -78,6 +78,7 @@ func Push(ctx context.Context, from Exporter, to remote.Target, images []PushIma
 		if err != nil {
 			return results, err
 		}
+		o.sayKept(p.to, result)
 		results = append(results, result)
 	}
 	return results, nil
@@ -197,7 +198,7 @@ func (p *push) there(l remote.Layer) {
 	if p.layers[l.Digest] != nil || !p.blobs.unknown() && !slices.Contains(p.order, l.Digest) {
 		return
 	}
-	p.layers[l.Digest] = &LayerResult{Digest: l.Digest, Size: l.Size, Stored: l.Stored}
+	p.layers[l.Digest] = &LayerResult{Digest: l.Digest, Size: l.Size, Stored: l.Stored, packed: !l.Packed.IsZero()}
 	p.o.Progress.Layer(l.Digest.Short(), l.Size).Present()
 }
 

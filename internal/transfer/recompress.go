@@ -2,13 +2,16 @@ package transfer
 
 import (
 	"context"
+	"fmt"
 	"io"
 
+	"github.com/docker/go-units"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote"
 )
 
 // This file is what Options.Recompress makes of an image whose manifest names compressed layers: the image that its
@@ -46,6 +49,39 @@ func (o Options) recompress(name string, tree *image.Tree, packed map[image.Diff
 		return tree, nil, nil
 	}
 	return one.Children[0], u, nil
+}
+
+// sayKept tells of layers that are to be compressed anew, and which the target has compressed as they came: it keeps them.
+func (o Options) sayKept(to remote.Target, r Result) {
+	if _, stores := to.(remote.StoredTarget); !stores || !o.Recompress { // a registry has all of them compressed
+		return
+	}
+	n, size := 0, int64(0)
+	for _, l := range r.Layers {
+		if l.packed {
+			n, size = n+1, size+l.Stored
+		}
+	}
+	if n > 0 {
+		o.Progress.Note(fmt.Sprintf("%s: in the remote in gzip or zstd already, and left so: %s (pulls fetch that whole)", r.Image, layersOfSize(n, size)))
+	}
+}
+
+// sayWhole tells who wants deltas wherever there are any of layers that are fetched whole because they are kept compressed.
+func (p *pull) sayWhole(n int, size int64) {
+	if _, stores := p.from.(remote.StoredSource); n == 0 || !stores || p.o.Delta != DeltaAlways {
+		return
+	}
+	p.o.Progress.Note(fmt.Sprintf("%s: kept in gzip or zstd, and so fetched whole: %s (see --recompress of push and copy)", p.image.Source, layersOfSize(n, size)))
+}
+
+// layersOfSize says how many layers of how many bytes in all, for people.
+func layersOfSize(n int, size int64) string {
+	what := "1 layer"
+	if n > 1 {
+		what = fmt.Sprintf("%d layers", n)
+	}
+	return fmt.Sprintf("%s, %s", what, units.HumanSizeWithPrecision(float64(size), 3))
 }
 
 // onlyPlatform returns the one image of an index, where there is one, since a config is that of one platform.

@@ -291,6 +291,71 @@ func layoutOf(t *testing.T, archive []byte) remote.Source {
 	return layoutIn(t, dir)
 }
 
+// TestRecompressKeeps: what a target has compressed it keeps, and that is told; of a registry, which has all compressed, nothing.
+func TestRecompressKeeps(t *testing.T) {
+	from, to := newStock(t), remoteOn(t, mem.New(), codec.LZ4)
+	packedImage(t, from)
+	registry := registryAt(t, registrytest.Start(t, registrytest.Options{}).Host, "", client.Zstd)
+	for _, place := range []remote.Remote{to, registry} {
+		if _, err := Copy(t.Context(), from, place, copies(t, "packed:1"), CopyOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		told := &noted{}
+		o := anew
+		o.Progress = told
+		if _, err := Copy(t.Context(), from, place, copies(t, "packed:1"), o); err != nil {
+			t.Fatal(err)
+		}
+		if is := len(told.notes) == 1 && strings.Contains(told.notes[0], ": 2 layers, "); is != (place == remote.Remote(to)) || len(told.notes) > 1 {
+			t.Errorf("it tells %q", told.notes)
+		}
+	}
+	told := &noted{}
+	o := anew
+	o.Progress = told
+	if _, err := Copy(t.Context(), from, remoteOn(t, mem.New(), codec.LZ4), copies(t, "packed:1"), o); err != nil || len(told.notes) > 0 {
+		t.Errorf("where nothing is, it tells %q, error %v", told.notes, err)
+	}
+}
+
+// TestDeltaAlwaysOfPacked: who wants deltas wherever there are any is told that there are none of what is kept compressed,
+// whatever the engine takes.
+func TestDeltaAlwaysOfPacked(t *testing.T) {
+	s, w := newStock(t), newDeltaWorld(t)
+	packedImage(t, s)
+	id, err := s.Resolve(t.Context(), reference(t, "packed:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := remote.ReadTree(t.Context(), s, id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := onlyPlatform("packed:1", tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tree := range []*image.Tree{one, one.Children[0]} { // by its blobs, and by its diffIDs
+		for d, want := range map[Delta]int{DeltaAlways: 1, DeltaAuto: 0} {
+			told := &noted{}
+			o := Options{Delta: d, Progress: told, leastDelta: 1}.withDefaults()
+			p := &pull{from: s.Repo, to: w.keeper, o: o, image: pulls(t, "packed:1")[0], tree: tree}
+			for _, l := range tree.Layers() {
+				p.order = append(p.order, l.Digest)
+			}
+			found, err := s.Look(t.Context(), remote.Closure{Layers: p.order}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.layers = found.Layers
+			p.newDeltas(p.order)
+			if len(told.notes) != want || want > 0 && !strings.Contains(told.notes[0], ": 2 layers, ") {
+				t.Errorf("%s: it tells %q", d, told.notes)
+			}
+		}
+	}
+}
+
 // TestRecompressDryRun: it says what would be stored, and stores nothing; and a tag that is not to move stays.
 func TestRecompressDryRun(t *testing.T) {
 	from, to := newStock(t), mem.New()

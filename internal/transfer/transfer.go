@@ -156,6 +156,7 @@ type LayerResult struct {
 	Local   int64 `json:"local,omitempty"`
 
 	diffID image.DiffID // of a compressed layer that moved: what is in it
+	packed bool         // of a layer that the target has: compressed as it came
 	object string       // of a layer that a copy would move: see objectOf
 }
 
