@@ -24,7 +24,6 @@ import (
 // blobs is an image in a containerd image store.
 type blobs struct {
 	img    engine.Image
-	name   string
 	o      Options
 	to     remote.Target
 	stored *engine.Stored // nil where the engine's own store cannot be read
@@ -45,8 +44,12 @@ func (b *blobs) unknown() bool { return b != nil && b.tree == nil }
 
 // openBlobs finds out what the image is made of, if that is possible without an export.
 func (p *push) openBlobs(ctx context.Context) (err error) {
-	b := &blobs{img: p.img, name: p.target.String(), o: p.o, to: p.to}
+	b := &blobs{img: p.img, o: p.o, to: p.to}
 	p.blobs = b
+	if p.learn(); !b.unknown() {
+		b.stored = p.same.blobs.stored
+		return nil
+	}
 	if err := b.checkWhole(); err != nil {
 		return err
 	}
@@ -86,6 +89,17 @@ func (p *push) openBlobs(ctx context.Context) (err error) {
 	}
 	p.known()
 	return nil
+}
+
+// learn takes over what the image is made of, where a push of it under another name has found out by now, so that one
+// export serves both.
+func (p *push) learn() {
+	if !p.blobs.unknown() || p.same == nil || p.same.blobs.unknown() {
+		return
+	}
+	own, of := p.blobs, p.same.blobs
+	own.tree, own.packed, own.unpack, own.closure = of.tree, of.packed, of.unpack, of.closure
+	p.known()
 }
 
 // known notes what the image is made of.
