@@ -112,9 +112,6 @@ func (p *copying) survey(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if p.unpack != nil {
-		p.packed = nil
-	}
 	if p.closure, err = remote.ClosureIn(p.to, p.tree); err != nil {
 		return p.noImage(err)
 	}
@@ -226,7 +223,7 @@ func (p *copying) move(ctx context.Context) (Result, error) {
 	}
 	p.plan(missing)
 	if p.o.DryRun {
-		if err = p.send(ctx); err == nil && p.unpack == nil {
+		if err = p.send(ctx); err == nil {
 			err = p.referrers(ctx)
 		}
 	} else {
@@ -378,9 +375,9 @@ func (p *copying) name(ctx context.Context) error {
 		if err := p.signatures(ctx); err != nil {
 			return err
 		}
-		if err := p.referrers(ctx); err != nil {
-			return err
-		}
+	}
+	if err := p.referrers(ctx); err != nil {
+		return err
 	}
 	return p.tag(ctx, p.image.Target, p.tree.ID)
 }

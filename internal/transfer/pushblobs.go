@@ -135,15 +135,11 @@ func (b *blobs) read(ctx context.Context, document func(context.Context, image.D
 			return err
 		}
 	}
-	tree, unpack, err := b.o.recompress(b.img.String(), tree, packed)
-	if err != nil {
+	if tree, b.unpack, err = b.o.recompress(b.img.String(), tree, packed); err != nil {
 		return err
 	}
 	if b.closure, err = remote.ClosureIn(b.to, tree); err != nil {
 		return b.noImage(err)
-	}
-	if b.unpack = unpack; unpack != nil {
-		packed = nil
 	}
 	b.tree, b.packed = tree, packed
 	return nil

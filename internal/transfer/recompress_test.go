@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/dockerarchive"
 	"github.com/dogestry/dogestry/internal/engine"
@@ -153,7 +155,15 @@ func TestRecompressLeaves(t *testing.T) {
 	var l enginetest.Layout
 	raw := l.Image(layered("x", "raw-a", "raw-b")).For("linux", "amd64")
 	attested := l.Attestation(raw, `{"_type":"https://in-toto.io/Statement/v0.1"}`)
-	from.node(t, &l, l.Index(raw, attested), "raw:1", raw.Digest, attested.Digest)
+	index := l.Index(raw, attested)
+	from.node(t, &l, index, "raw:1", raw.Digest, attested.Digest)
+	var about map[string]any // an image, in gzip, that refers to it
+	must(t, json.Unmarshal(l.Blob(l.Image(layered("x", "about"), enginetest.Gzip).Digest), &about))
+	about["subject"] = map[string]any{"mediaType": ocispec.MediaTypeImageIndex, "digest": index.Digest, "size": len(l.Blob(index.Digest))}
+	doc, err := json.Marshal(about)
+	must(t, err)
+	from.node(t, &l, enginetest.Node{Digest: l.Add(doc)}, "raw:about")
+	must(t, from.Add(t.Context(), "raw", image.DigestOf(doc)))
 	artifact := remotetest.NewArtifact(t, "free", nil)
 	if err := artifact.Attach(t.Context(), from.Repo, "raw"); err != nil {
 		t.Fatal(err)
