@@ -102,12 +102,13 @@ func testContainerdRecompress(t *testing.T, e *enginetest.Engine, client *counte
 	}
 }
 
-// TestContainerdTwoNames: one export serves both names of an image.
+// TestContainerdTwoNames: one export serves both names of an image, and the second mends what vanishes as the first would.
 func TestContainerdTwoNames(t *testing.T) {
 	eachLook(t, func(t *testing.T, e *enginetest.Engine, client *counted) {
 		m := ownLayers(t, "twice", "a")
 		var l enginetest.Layout
-		loadLayout(t, e, &l, l.Image(m, enginetest.Gzip), "much:twice")
+		n := l.Image(m, enginetest.Gzip)
+		loadLayout(t, e, &l, n, "much:twice")
 		stored := path.Base(t.Name()) == string(engine.StoreAuto) && os.Geteuid() == 0
 		for recompress, exports := range map[bool]int{false: 1, true: 2} { // there for the documents, too
 			if stored {
@@ -119,6 +120,18 @@ func TestContainerdTwoNames(t *testing.T) {
 			if err != nil || client.exports != exports || results[0].ID != results[1].ID || len(moved(results[0])) != 1 || len(moved(results[1])) != 0 || len(results[1].Layers) != 1 {
 				t.Errorf("%t: %d exports, want %d: %+v, error %v", recompress, client.exports, exports, results, err)
 			}
+			client.exports = 0
+			lost, to := map[bool]string{false: n.Blobs[0], true: m.DiffIDs()[0]}[recompress], mem.New()
+			target := &hooked{Target: remoteOn(t, to, codec.LZ4)}
+			target.beforeTag = func(ctx context.Context, _ image.ID) {
+				if target.tagged == 1 { // the first is there
+					must(t, to.Delete(ctx, "images/"+mustDigest(t, lost).Hex()+"/json"))
+				}
+			}
+			if _, err := Push(t.Context(), client, target, images, Options{Recompress: recompress}); err != nil || target.tagged != 3 || stored && client.exports > 0 {
+				t.Errorf("%t, mended: tagged %d times by %d exports, error %v", recompress, target.tagged, client.exports, err)
+			}
+			checkWhole(t, remoteOn(t, to, codec.LZ4), "other:twice", m)
 		}
 	})
 }
