@@ -22,8 +22,8 @@ func (a *app) copyCommand() *cobra.Command {
 		Long: `Copy images from one remote to another, without an engine. Only layers that DST
 lacks are moved, in the bytes in which SRC keeps them, and verified on the way;
 a tag is written once its image is there in full, and names the same image ID as
-at SRC. An interrupted copy leaves whole layers, and the same command goes on
-from there.
+at SRC, unless --recompress makes another image of it. An interrupted copy leaves
+whole layers, and the same command goes on from there.
 
 SRC and DST may also be oci:DIR, an OCI image layout, and docker-archive:FILE, what
 ` + "`docker save`" + ` writes and ` + "`docker load`" + ` reads. A layout may name its images by tags
@@ -39,6 +39,7 @@ belongs to them by its digest alone. Layers stay.`,
   dogestry copy s3://bucket/images ./images myapp:20131211 --as myapp:live
   dogestry copy s3://bucket/images s3://other/images --all
   dogestry copy registry://docker.io s3://bucket/images debian:bookworm
+  dogestry copy registry://registry.example.com/team s3://bucket/images myapp:1.4.2 --recompress
   dogestry copy oci:./layout ./images myapp:20131211
   dogestry copy ./images docker-archive:myapp.tar myapp:20131211
   dogestry copy /srv/images /mnt/backup --all --delete team/web team/worker`,
@@ -48,7 +49,7 @@ belongs to them by its digest alone. Layers stay.`,
 			if err := checkCopyFlags(c, o, args[2:]); err != nil {
 				return err
 			}
-			if err := checkCompression(args[1], compression); err != nil {
+			if err := checkTypedCompression(c, args[1], compression); err != nil {
 				return err
 			}
 			var images []transfer.CopyImage

@@ -35,10 +35,7 @@ leaves whole layers, and the same command goes on from there.`,
 			if err := checkTransferFlags(c, o); err != nil {
 				return err
 			}
-			if c.Flags().Changed("compression") && compression == "" {
-				return fault.New(fault.Usage, "--compression is empty").Advise("Name one, or leave it out.")
-			}
-			if err := checkCompression(args[0], compression); err != nil {
+			if err := checkTypedCompression(c, args[0], compression); err != nil {
 				return err
 			}
 			var err error

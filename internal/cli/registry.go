@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/registry/client"
@@ -38,12 +40,24 @@ func (a *app) openImages(ctx context.Context, name string, mode access, compress
 
 // checkCompression refuses a --compression that a remote does not know.
 func checkCompression(name, compression string) (err error) {
-	if isRegistry(name) {
+	p, _, isPlace := placeOf(name)
+	switch {
+	case isPlace && compression != "":
+		return fault.New(fault.Usage, "%s is %s, whose layers are not compressed anew: --compression is for remotes", name, p.what)
+	case isRegistry(name):
 		_, err = client.ParseCompression(compression)
-	} else {
+	default:
 		_, err = storedAs(compression)
 	}
 	return err
+}
+
+// checkTypedCompression is checkCompression for the value of a command's flag.
+func checkTypedCompression(c *cobra.Command, name, compression string) error {
+	if c.Flags().Changed("compression") && compression == "" {
+		return fault.New(fault.Usage, "--compression is empty").Advise("Name one, or leave it out.")
+	}
+	return checkCompression(name, compression)
 }
 
 // storedAs reads the value of --compression for a store.

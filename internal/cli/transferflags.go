@@ -28,9 +28,9 @@ func (a *app) indexFlag(c *cobra.Command) {
 	c.Flags().BoolVar(&a.noIndex, "no-index", false, "store layers without a chunk index: pulls then fetch each as a whole")
 }
 
-// recompressFlag adds what commands have that store images which have compressed layers.
+// recompressFlag adds what commands have that store images with compressed layers.
 func recompressFlag(c *cobra.Command, o *transfer.Options) {
-	c.Flags().BoolVar(&o.Recompress, "recompress", false, "store layers that an image has in gzip or zstd as others are stored, with an index: rebuilt ones then need not travel whole. The image gets another ID where engines name images by manifests")
+	c.Flags().BoolVar(&o.Recompress, "recompress", false, "store layers that an image has in gzip or zstd as --compression says, with a chunk index: pulls then fetch only what is new in rebuilt ones, but the image gets another ID")
 }
 
 // checkTransferFlags refuses values that make no sense. An empty --as is most

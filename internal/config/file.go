@@ -277,8 +277,12 @@ func flagChecks() map[string]func(value string) error {
 
 // flagValue reads the value of a flag.
 func (f *file) flagValue(name string, to *map[string]Setting[string]) func(*yaml.Node) error {
+	tags := []string{"!!str", "!!int"}
+	if name == "recompress" {
+		tags = append(tags, "!!bool")
+	}
 	return func(value *yaml.Node) error {
-		if value.Kind != yaml.ScalarNode || !slices.Contains([]string{"!!str", "!!int", "!!bool"}, value.Tag) || value.Value == "" {
+		if value.Kind != yaml.ScalarNode || !slices.Contains(tags, value.Tag) || value.Value == "" {
 			return f.wrong(value, "%s is one value", name)
 		}
 		if err := flagChecks()[name](value.Value); err != nil {

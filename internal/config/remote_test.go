@@ -113,6 +113,8 @@ func TestMistakesInNames(t *testing.T) {
 		"compression: lzma":                                   ":1: compression: it is none of lz4",
 		"parallel: many":                                      ":1: parallel: it is no number of layers",
 		"parallel: [1]":                                       ":1: parallel is one value",
+		"engine: true":                                        ":1: engine is one value",
+		"recompress: yes":                                     ":1: recompress: it is neither true nor false",
 		"limit-upload: fast":                                  ":1: limit-upload: it is no number of bytes a second",
 		"engine: tcp://me:secret@host:2375":                   ":1: engine: the URL of the engine has a password",
 		"engine: 'ssh://a,tcp://me:secret@host:2375'":         ":1: engine: the URL of the engine has a password",

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"os"
 	"path"
 	"path/filepath"
@@ -71,6 +72,18 @@ func testContainerdRecompress(t *testing.T, e *enginetest.Engine, client *counte
 		}
 	}
 	checkAnew(t, to, "much:anew", m, ".lz4")
+	mended := mem.New()
+	target := &hooked{Target: remoteOn(t, mended, codec.LZ4)}
+	target.beforeTag = func(ctx context.Context, _ image.ID) {
+		if target.tagged == 0 {
+			must(t, mended.Delete(ctx, "images/"+mustDigest(t, m.DiffIDs()[2]).Hex()+"/json"))
+		}
+	}
+	signs := func(_ context.Context, _ image.Reference, id image.ID) (string, error) { return id.String(), nil }
+	if r, err := Push(t.Context(), client, target, pushes(t, "much:anew"), Options{Recompress: true, Sign: signs}); err != nil || target.tagged != 2 || r[0].SignedBy != m.ID() {
+		t.Errorf("tagged %d times: %+v, error %v", target.tagged, r, err)
+	}
+	checkAnew(t, mended, "much:anew", m, ".lz4")
 	registry := registryAt(t, registrytest.Start(t, registrytest.Options{}).Host, "", registryclient.Zstd)
 	if _, err := Push(t.Context(), client, registry, pushes(t, "much:anew"), Options{Recompress: true}); err != nil {
 		t.Fatal(err)
@@ -96,6 +109,40 @@ func testContainerdRecompress(t *testing.T, e *enginetest.Engine, client *counte
 	if r := pushAnew(t, client, again, Options{}, "much:anew")[0]; r.ID != id || len(moved(r)) > 0 {
 		t.Errorf("an image of tars is not what it was: %+v", r)
 	}
+}
+
+// TestContainerdTwoNames: one export serves both names of an image, and the second mends what vanishes as the first would.
+func TestContainerdTwoNames(t *testing.T) {
+	eachLook(t, func(t *testing.T, e *enginetest.Engine, client *counted) {
+		m := ownLayers(t, "twice", "a")
+		var l enginetest.Layout
+		n := l.Image(m, enginetest.Gzip)
+		loadLayout(t, e, &l, n, "much:twice")
+		stored := path.Base(t.Name()) == string(engine.StoreAuto) && os.Geteuid() == 0
+		for recompress, exports := range map[bool]int{false: 1, true: 2} { // there for the documents, too
+			if stored {
+				exports = 0
+			}
+			client.exports = 0
+			images := append(pushes(t, "much:twice"), PushImage{Source: "much:twice", Target: reference(t, "other:twice")})
+			results, err := Push(t.Context(), client, remoteOn(t, mem.New(), codec.LZ4), images, Options{Recompress: recompress})
+			if err != nil || client.exports != exports || results[0].ID != results[1].ID || len(moved(results[0])) != 1 || len(moved(results[1])) != 0 || len(results[1].Layers) != 1 {
+				t.Errorf("%t: %d exports, want %d: %+v, error %v", recompress, client.exports, exports, results, err)
+			}
+			client.exports = 0
+			lost, to := map[bool]string{false: n.Blobs[0], true: m.DiffIDs()[0]}[recompress], mem.New()
+			target := &hooked{Target: remoteOn(t, to, codec.LZ4)}
+			target.beforeTag = func(ctx context.Context, _ image.ID) {
+				if target.tagged == 1 { // the first is there
+					must(t, to.Delete(ctx, "images/"+mustDigest(t, lost).Hex()+"/json"))
+				}
+			}
+			if _, err := Push(t.Context(), client, target, images, Options{Recompress: recompress}); err != nil || target.tagged != 3 || stored && client.exports > 0 {
+				t.Errorf("%t, mended: tagged %d times by %d exports, error %v", recompress, target.tagged, client.exports, err)
+			}
+			checkWhole(t, remoteOn(t, to, codec.LZ4), "other:twice", m)
+		}
+	})
 }
 
 // TestContainerdRecompressPlatforms: which of several platforms is stored has to be said.

@@ -112,9 +112,6 @@ func (p *copying) survey(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if p.unpack != nil {
-		p.packed = nil
-	}
 	if p.closure, err = remote.ClosureIn(p.to, p.tree); err != nil {
 		return p.noImage(err)
 	}
@@ -227,7 +224,7 @@ func (p *copying) move(ctx context.Context) (Result, error) {
 	}
 	p.plan(missing)
 	if p.o.DryRun {
-		if err = p.send(ctx); err == nil && p.unpack == nil {
+		if err = p.send(ctx); err == nil {
 			err = p.referrers(ctx)
 		}
 	} else {
@@ -292,8 +289,9 @@ func (p *copying) sendLayers(ctx context.Context) error {
 	if len(p.missing.Layers) == 0 {
 		return ctx.Err()
 	}
-	blobs := make([]image.Digest, len(p.missing.Layers))
-	for i, d := range p.missing.Layers {
+	missing := p.missing.Layers
+	blobs := make([]image.Digest, len(missing))
+	for i, d := range missing {
 		blobs[i], _ = p.unpack.blob(d)
 	}
 	layers, err := remote.Layers(ctx, p.from, blobs)
@@ -304,9 +302,9 @@ func (p *copying) sendLayers(ctx context.Context) error {
 	g.SetLimit(p.o.Parallel)
 	moved, own := make([]remote.Layer, len(layers)), make([]bool, len(layers))
 	for i, l := range layers {
-		as := p.as(l)
+		as := p.as(missing[i], l)
 		if p.o.DryRun {
-			r := &LayerResult{Digest: as.Digest, Size: as.Size, Stored: l.Stored, Moved: true, object: objectOf(l)}
+			r := &LayerResult{Digest: as.Digest, Size: as.Size, Stored: l.Stored, Moved: true, object: p.objectOf(l, as)}
 			if as.Digest != l.Digest {
 				r.Stored = -1
 			}
@@ -328,7 +326,7 @@ func (p *copying) sendLayers(ctx context.Context) error {
 		return err
 	}
 	for i, l := range layers {
-		as := p.as(l)
+		as := p.as(missing[i], l)
 		p.sent[as.Digest] = moved[i]
 		r := &LayerResult{Digest: as.Digest, Size: as.Size, Stored: moved[i].Stored, Moved: own[i]}
 		if as.Size < 0 { // the source did not know
@@ -342,12 +340,12 @@ func (p *copying) sendLayers(ctx context.Context) error {
 	return nil
 }
 
-// as is what a layer of the source becomes at the target: itself, or the tar that is compressed in it.
-func (p *copying) as(l remote.Layer) image.Descriptor {
-	if id, packed := p.unpack.layer(l.Digest); packed {
+// as is how the target is given a layer, of which the source has l: itself, or what it is compressed in.
+func (p *copying) as(id image.Digest, l remote.Layer) image.Descriptor {
+	if id != l.Digest {
 		return image.Descriptor{Digest: id, Size: -1}
 	}
-	return image.Descriptor{MediaType: p.media[l.Digest], Digest: l.Digest, Size: l.Size}
+	return image.Descriptor{MediaType: p.media[id], Digest: id, Size: l.Size}
 }
 
 // checkPacked makes sure that the compressed layers which were moved are what the
@@ -378,9 +376,9 @@ func (p *copying) name(ctx context.Context) error {
 		if err := p.signatures(ctx); err != nil {
 			return err
 		}
-		if err := p.referrers(ctx); err != nil {
-			return err
-		}
+	}
+	if err := p.referrers(ctx); err != nil {
+		return err
 	}
 	return p.tag(ctx, p.image.Target, p.tree.ID)
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 
-	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
@@ -14,7 +13,7 @@ import (
 
 // flight is a layer on its way, for all images of a copy that need it.
 type flight struct {
-	digest image.Digest
+	digest image.Digest  // at the target
 	done   chan struct{} // closed at its end; what follows is to be read then
 
 	layer  remote.Layer // as the target has it
@@ -31,32 +30,38 @@ func (f *flight) ended() bool {
 	}
 }
 
-// brings reports whether a flight that has ended tells what becomes of a layer.
-// Bytes that went as they are stored bring all that is in them, a blob and the
+// brings reports whether a flight that has ended tells what becomes of a layer
+// of the target. Bytes that went as they are stored bring all that is in them, a blob and the
 // layer that is compressed in it; else it is another layer's affair.
 func (f *flight) brings(id image.Digest) bool {
 	return f.digest == id || f.err == nil && f.stored
 }
 
-// objectOf is what two layers have in common that are the same bytes at the
-// source, such as a blob and the layer that is compressed in it.
-func objectOf(l remote.Layer) string {
-	if l.Object == "" {
-		return l.Digest.String()
+// objectOf is what two layers have in common that are the same bytes on their way:
+// at the source, such as a blob and the layer that is compressed in it, unless one of
+// them is stored anew.
+func (c *copier) objectOf(l remote.Layer, as image.Descriptor) string {
+	if l.Object == "" || c.unpacks(l, as) {
+		return as.Digest.String()
 	}
 	return l.Object
+}
+
+// unpacks reports whether a layer is to be stored as others are, though the source has it compressed in a blob.
+func (c *copier) unpacks(l remote.Layer, as image.Descriptor) bool {
+	return as.Digest != l.Digest || c.o.Recompress && !l.Packed.IsZero()
 }
 
 // carry moves a layer, unless another image of this copy has moved it or is just
 // moving it: then it waits for that, and own is false. What is there no more is
 // moved again.
 func (c *copier) carry(ctx context.Context, by way, l remote.Layer, as image.Descriptor, again bool) (moved remote.Layer, own bool, err error) {
-	object := by.scope + objectOf(l)
+	object := by.scope + c.objectOf(l, as)
 	for {
 		c.mu.Lock()
 		f := c.flights[object]
 		if f == nil || f.ended() && (again || fault.Interrupted(f.err)) {
-			f = &flight{digest: l.Digest, done: make(chan struct{})}
+			f = &flight{digest: as.Digest, done: make(chan struct{})}
 			c.flights[object] = f
 			c.mu.Unlock()
 			f.layer, f.stored, f.err = c.moveLayer(ctx, by, l, as)
@@ -73,10 +78,10 @@ func (c *copier) carry(ctx context.Context, by way, l remote.Layer, as image.Des
 		case ctx.Err() != nil:
 			return remote.Layer{}, false, ctx.Err()
 		case fault.Interrupted(f.err): // the other image's copy has failed, and so ended this
-		case f.brings(l.Digest):
+		case f.brings(as.Digest):
 			return f.layer, false, f.err
 		default:
-			object = by.scope + l.Digest.String()
+			object = by.scope + as.Digest.String()
 		}
 	}
 }
@@ -117,7 +122,7 @@ func (c *copier) moveLayer(ctx context.Context, by way, l remote.Layer, as image
 		return remote.Layer{}, false, ctx.Err()
 	}
 	defer func() { <-c.slots }()
-	bar := c.o.Progress.Layer(l.Digest.Short(), l.Stored)
+	bar := c.o.Progress.Layer(as.Digest.Short(), l.Stored)
 	for attempt := 0; ; attempt++ {
 		moved, stored, err = c.moveOnce(ctx, by, l, as, bar)
 		if err == nil {
@@ -129,6 +134,9 @@ func (c *copier) moveLayer(ctx context.Context, by way, l remote.Layer, as image
 			var found []remote.Layer
 			if found, err = remote.Layers(ctx, by.from, []image.Digest{l.Digest}); err == nil {
 				l = found[0]
+				if as.Digest == l.Digest {
+					as.Size = l.Size
+				}
 				continue
 			}
 		}
@@ -140,11 +148,9 @@ func (c *copier) moveLayer(ctx context.Context, by way, l remote.Layer, as image
 // moveOnce moves a layer in the bytes in which the source keeps it, or, where
 // that is not possible, decoded: as itself, or as the tar that is compressed in it.
 func (c *copier) moveOnce(ctx context.Context, by way, l remote.Layer, as image.Descriptor, bar Bar) (moved remote.Layer, stored bool, err error) {
-	unpack := as.Digest != l.Digest
 	source, gives := by.from.(remote.StoredSource)
 	target, takes := by.to.(remote.StoredTarget)
-	packed := unpack || c.o.Recompress && !l.Packed.IsZero()
-	if gives && takes && !packed {
+	if gives && takes && !c.unpacks(l, as) {
 		moved, err = moveStored(ctx, source, target, l, as, bar)
 		if !errors.Is(err, errors.ErrUnsupported) {
 			return moved, true, err
@@ -157,19 +163,12 @@ func (c *copier) moveOnce(ctx context.Context, by way, l remote.Layer, as image.
 	}
 	defer opened.Close()
 	body := watch(opened, bar.Add)
-	if !unpack {
+	if as.Digest != l.Digest {
+		moved, err = putUnpacked(ctx, by.to, l.Digest, as, body)
+	} else {
 		moved, err = by.to.PutLayer(ctx, as, body)
-		return moved, false, blame(ctx, body, err)
 	}
-	tar := codec.Inflate(body)
-	defer tar.Close()
-	moved, err = by.to.PutLayer(ctx, as, tar)
-	var wrong *image.MismatchError
-	if err = blame(ctx, body, err); errors.Is(err, codec.ErrDamaged) || errors.As(err, &wrong) {
-		err = fault.Wrap(fault.Damaged, err, "layer %s is not the %s that its config says", l.Digest.Short(), as.Digest.Short()).
-			Advise("No engine could unpack it: build the image again.")
-	}
-	return moved, false, err
+	return moved, false, blame(ctx, body, err)
 }
 
 // moveStored moves a layer as it is stored.

@@ -62,6 +62,11 @@ func Push(ctx context.Context, from Exporter, to remote.Target, images []PushIma
 		found := *img.found
 		own := remote.TargetFor(to, img.Target)
 		p := &push{from: from, to: own, o: o, img: found, id: found.ID, target: img.Target, tag: own.Tag, planned: planned}
+		for _, other := range plan[:i] {
+			if other.img.ID == found.ID {
+				p.same = other
+			}
+		}
 		if err := p.open(ctx); err != nil {
 			return nil, err
 		}
@@ -103,6 +108,7 @@ type push struct {
 	signedBy string
 
 	blobs *blobs // of an engine with the containerd image store, else nil
+	same  *push  // of the same image, under another name, before this one; or nil
 }
 
 func (p *push) run(ctx context.Context) (Result, error) {
@@ -176,7 +182,7 @@ func (p *push) open(ctx context.Context) error {
 
 // look asks the remote what it lacks.
 func (p *push) look(ctx context.Context) error {
-	if p.blobs.unknown() {
+	if p.learn(); p.blobs.unknown() {
 		p.o.Progress.Status("")
 		return nil
 	}
@@ -339,7 +345,7 @@ func (p *push) put(ctx context.Context, g *errgroup.Group, item engine.Item, don
 	if packed {
 		tar := codec.Inflate(body)
 		defer tar.Close()
-		layer, body = image.Descriptor{Digest: id, Size: -1}, tar
+		layer.Size, body = -1, tar
 	}
 	result := p.layers[id] // here, not in the goroutine: the caller goes on and notes other layers
 	s := newStream(streamChunks)
@@ -369,7 +375,10 @@ func (p *push) put(ctx context.Context, g *errgroup.Group, item engine.Item, don
 // mediaOf returns the media type of a layer of an export. Of a containerd image store
 // it has one: a manifest names it so, and it is to be kept as it is, unless the image is compressed anew.
 func (p *push) mediaOf(item engine.Item) string {
-	if item.Media == "" && p.blobs != nil && p.blobs.unpack == nil {
+	switch {
+	case p.blobs != nil && p.blobs.unpack != nil:
+		return ""
+	case item.Media == "" && p.blobs != nil:
 		return ocispec.MediaTypeImageLayer
 	}
 	return item.Media

@@ -24,7 +24,6 @@ import (
 // blobs is an image in a containerd image store.
 type blobs struct {
 	img    engine.Image
-	name   string
 	o      Options
 	to     remote.Target
 	stored *engine.Stored // nil where the engine's own store cannot be read
@@ -45,8 +44,12 @@ func (b *blobs) unknown() bool { return b != nil && b.tree == nil }
 
 // openBlobs finds out what the image is made of, if that is possible without an export.
 func (p *push) openBlobs(ctx context.Context) (err error) {
-	b := &blobs{img: p.img, name: p.target.String(), o: p.o, to: p.to}
+	b := &blobs{img: p.img, o: p.o, to: p.to}
 	p.blobs = b
+	if p.learn(); !b.unknown() {
+		b.stored = p.same.blobs.stored
+		return nil
+	}
 	if err := b.checkWhole(); err != nil {
 		return err
 	}
@@ -88,6 +91,17 @@ func (p *push) openBlobs(ctx context.Context) (err error) {
 	return nil
 }
 
+// learn takes over what the image is made of, where a push of it under another name has found out by now, so that one
+// export serves both.
+func (p *push) learn() {
+	if !p.blobs.unknown() || p.same == nil || p.same.blobs.unknown() {
+		return
+	}
+	own, of := p.blobs, p.same.blobs
+	own.tree, own.packed, own.unpack, own.closure = of.tree, of.packed, of.unpack, of.closure
+	p.known()
+}
+
 // known notes what the image is made of.
 func (p *push) known() {
 	p.id, p.closure, p.order = p.blobs.tree.ID, p.blobs.closure, p.blobs.layers()
@@ -121,15 +135,11 @@ func (b *blobs) read(ctx context.Context, document func(context.Context, image.D
 			return err
 		}
 	}
-	tree, unpack, err := b.o.recompress(b.img.String(), tree, packed)
-	if err != nil {
+	if tree, b.unpack, err = b.o.recompress(b.img.String(), tree, packed); err != nil {
 		return err
 	}
 	if b.closure, err = remote.ClosureIn(b.to, tree); err != nil {
 		return b.noImage(err)
-	}
-	if b.unpack = unpack; unpack != nil {
-		packed = nil
 	}
 	b.tree, b.packed = tree, packed
 	return nil

@@ -2,12 +2,14 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
 	"github.com/docker/go-units"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -42,7 +44,12 @@ func (o Options) recompress(name string, tree *image.Tree, packed map[image.Diff
 		case !tar:
 			return tree, nil, nil
 		case compressed:
-			u[one.Image().DiffIDs[i]] = l.Digest
+			id := one.Image().DiffIDs[i]
+			if other, packed := u.layer(l.Digest); packed && other != id {
+				return nil, nil, fault.New(fault.Damaged, "layer %s of %s cannot hold both %s and %s, as its config says", l.Digest.Short(), name, other.Short(), id.Short()).
+					Advise("No engine could unpack it: build the image again.")
+			}
+			u[id] = l.Digest
 		}
 	}
 	if len(u) == 0 {
@@ -99,7 +106,7 @@ func onlyPlatform(name string, tree *image.Tree) (*image.Tree, error) {
 		case attests[c.ID]:
 		case one != tree:
 			return nil, fault.New(fault.Usage, "%s is there for several platforms, and what is compressed anew is of one", name).
-				Advise("Choose one with --platform.")
+				Advise("Choose one with --platform, or store it as it is (--recompress=false).")
 		default:
 			one = c
 		}
@@ -123,6 +130,21 @@ func (u unpacking) layer(blob image.Digest) (id image.Digest, packed bool) {
 		}
 	}
 	return blob, false
+}
+
+// putUnpacked stores the layer that is compressed in a blob. What the reader of the blob fails with is for the caller to tell.
+func putUnpacked(ctx context.Context, to remote.Target, id image.Digest, layer image.Descriptor, blob *watched) (remote.Layer, error) {
+	tar := codec.Inflate(blob)
+	defer tar.Close()
+	stored, err := to.PutLayer(ctx, layer, tar)
+	var wrong *image.MismatchError
+	if !errors.Is(err, codec.ErrDamaged) && !errors.As(err, &wrong) {
+		return stored, err
+	}
+	_ = tar.Close()
+	_, _ = io.Copy(io.Discard, blob) // its end proves it: then it is as it was built, and else damaged where it lies
+	return stored, fault.Wrap(fault.Damaged, err, "layer %s is not the %s that its config says", id.Short(), layer.Digest.Short()).
+		Advise("No engine could unpack it: build the image again.")
 }
 
 // exportDocuments reads one export for the documents that are in it alone: which layers are to be stored, and what they

@@ -1,20 +1,17 @@
 package transfer
 
 import (
-	"archive/tar"
-	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"testing/iotest"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dogestry/dogestry/internal/codec"
+	"github.com/dogestry/dogestry/internal/dockerarchive"
+	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/fault"
 	"github.com/dogestry/dogestry/internal/image"
@@ -101,6 +98,25 @@ func TestRecompressSources(t *testing.T) {
 		}
 		checkAnew(t, to, "packed:1", m, ".lz4")
 	}
+	path := filepath.Join(t.TempDir(), "a.tar")
+	written, err := dockerarchive.Create(path, path)
+	must(t, err)
+	t.Cleanup(func() { _ = written.Close() })
+	whole := layoutIn(t, t.TempDir())
+	for _, place := range []remote.Target{whole, written} {
+		if _, err := Copy(t.Context(), from, place, copies(t, "packed:1"), anew); err != nil {
+			t.Fatal(err)
+		}
+	}
+	archive, err := dockerarchive.Open(t.Context(), path, path)
+	must(t, err)
+	t.Cleanup(func() { _ = archive.Close() })
+	for what, place := range map[string]remote.Source{"layout": whole, "archive": archive} {
+		if id, err := place.Resolve(t.Context(), reference(t, "packed:1")); err != nil || id != idOf(t, m) {
+			t.Errorf("to a %s: %s, error %v", what, id, err)
+		}
+		checkWhole(t, place, "packed:1", m)
+	}
 	to := registryAt(t, server.Host+"/anew", "", client.Zstd)
 	if _, err := Copy(t.Context(), from, to, copies(t, "packed:1"), anew); err != nil {
 		t.Fatal(err)
@@ -139,7 +155,15 @@ func TestRecompressLeaves(t *testing.T) {
 	var l enginetest.Layout
 	raw := l.Image(layered("x", "raw-a", "raw-b")).For("linux", "amd64")
 	attested := l.Attestation(raw, `{"_type":"https://in-toto.io/Statement/v0.1"}`)
-	from.node(t, &l, l.Index(raw, attested), "raw:1", raw.Digest, attested.Digest)
+	index := l.Index(raw, attested)
+	from.node(t, &l, index, "raw:1", raw.Digest, attested.Digest)
+	var about map[string]any // an image, in gzip, that refers to it
+	must(t, json.Unmarshal(l.Blob(l.Image(layered("x", "about"), enginetest.Gzip).Digest), &about))
+	about["subject"] = map[string]any{"mediaType": ocispec.MediaTypeImageIndex, "digest": index.Digest, "size": len(l.Blob(index.Digest))}
+	doc, err := json.Marshal(about)
+	must(t, err)
+	from.node(t, &l, enginetest.Node{Digest: l.Add(doc)}, "raw:about")
+	must(t, from.Add(t.Context(), "raw", image.DigestOf(doc)))
 	artifact := remotetest.NewArtifact(t, "free", nil)
 	if err := artifact.Attach(t.Context(), from.Repo, "raw"); err != nil {
 		t.Fatal(err)
@@ -147,17 +171,7 @@ func TestRecompressLeaves(t *testing.T) {
 	if err := from.Tag(t.Context(), reference(t, "raw:artifact"), artifact.ID); err != nil {
 		t.Fatal(err)
 	}
-	odd := l.Image(layered("x", "odd-a", "odd-b"), enginetest.Gzip)
-	var doc map[string]any
-	if err := json.Unmarshal(l.Blob(odd.Digest), &doc); err != nil {
-		t.Fatal(err)
-	}
-	doc["layers"].([]any)[1].(map[string]any)["mediaType"] = "application/vnd.example.layer"
-	manifest, err := json.Marshal(doc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	from.node(t, &l, enginetest.Node{Digest: l.Add(manifest)}, "raw:odd")
+	oddImage(t, from, &l, layered("x", "odd-a", "odd-b"), "raw:odd")
 	for _, name := range []string{"raw:1", "raw:odd", "raw:artifact", "app:1", "app:2"} {
 		plain, again := mem.New(), mem.New()
 		if _, err := Copy(t.Context(), from, remoteOn(t, plain, codec.LZ4), copies(t, name), CopyOptions{}); err != nil {
@@ -170,6 +184,46 @@ func TestRecompressLeaves(t *testing.T) {
 	}
 }
 
+// oddImage is an image with layers in gzip, the second of which its manifest calls something else than a tar.
+func oddImage(t testing.TB, from *stock, l *enginetest.Layout, m *enginetest.Image, name string) {
+	t.Helper()
+	var doc map[string]any
+	must(t, json.Unmarshal(l.Blob(l.Image(m, enginetest.Gzip).Digest), &doc))
+	doc["layers"].([]any)[1].(map[string]any)["mediaType"] = "application/vnd.example.layer"
+	manifest, err := json.Marshal(doc)
+	must(t, err)
+	from.node(t, l, enginetest.Node{Digest: l.Add(manifest)}, name)
+}
+
+// TestRecompressBeside: an image that stays as it is gets a blob out of which another image of the same copy is unpacked.
+func TestRecompressBeside(t *testing.T) {
+	from := newStock(t)
+	var l enginetest.Layout
+	m := layered("x", "odd-a", "odd-b")
+	packed := l.Image(m, enginetest.Gzip)
+	from.node(t, &l, packed, "beside:packed")
+	oddImage(t, from, &l, m, "beside:odd")
+	odd, err := from.Resolve(t.Context(), reference(t, "beside:odd"))
+	must(t, err)
+	for _, names := range [][]string{{"beside:packed", "beside:odd"}, {"beside:odd", "beside:packed"}} {
+		for _, place := range []remote.Remote{remoteOn(t, mem.New(), codec.LZ4), layoutIn(t, t.TempDir())} {
+			done, err := Copy(t.Context(), from, place, copies(t, names...), anew)
+			if err != nil {
+				t.Fatalf("%q: %v", names, err)
+			}
+			ids := map[string]image.ID{done.Images[0].Image: done.Images[0].ID, done.Images[1].Image: done.Images[1].ID}
+			if ids["beside:odd"] != odd || ids["beside:packed"] != idOf(t, m) {
+				t.Errorf("%q: %v", names, ids)
+			}
+			found, err := remote.Layers(t.Context(), place, []image.Digest{mustDigest(t, packed.Blobs[0]), mustDigest(t, packed.Blobs[1]), mustDigest(t, m.DiffIDs()[0]), mustDigest(t, m.DiffIDs()[1])})
+			if err != nil {
+				t.Errorf("%q: %d layers, error %v", names, len(found), err)
+			}
+			checkWhole(t, place, "beside:packed", m)
+		}
+	}
+}
+
 // TestRecompressAliased: also a layer that a classic image has in a blob alone.
 func TestRecompressAliased(t *testing.T) {
 	from, to := newStock(t), mem.New()
@@ -177,6 +231,16 @@ func TestRecompressAliased(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkAnew(t, to, "aliased:1", layered("x", "blob-a", "blob-b"), ".lz4")
+}
+
+// TestRecompressMedia: what an export does not take for a tar is stored as one where the image's config alone tells what it is.
+func TestRecompressMedia(t *testing.T) {
+	item := engine.Item{Media: image.UnknownMediaType}
+	for unpack, want := range map[*blobs]string{{}: image.UnknownMediaType, {unpack: unpacking{}}: ""} {
+		if got := (&push{blobs: unpack}).mediaOf(item); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
 }
 
 // TestRecompressPlatforms: one platform is stored; which one has to be said where there are several, also where all tags are
@@ -218,6 +282,11 @@ func TestRecompressStaysBehind(t *testing.T) {
 	}
 	o := anew
 	o.Repositories = []string{"packed"}
+	dry := anew
+	dry.DryRun = true
+	if done, err := Copy(t.Context(), from, remoteOn(t, mem.New(), codec.LZ4), copies(t, "packed:1"), dry); err != nil || done.Images[0].Referrers > 0 {
+		t.Errorf("dry run: %+v, error %v", done, err)
+	}
 	for _, all := range []bool{false, true} {
 		to := mem.New()
 		r, err := remoteOn(t, to, codec.LZ4), error(nil)
@@ -244,51 +313,6 @@ func (s *stock) document(t testing.TB, id image.Digest) []byte {
 		t.Fatal(err)
 	}
 	return doc
-}
-
-// TestRecompressMispacked: what is not in a blob that the config says is, or cannot be unpacked, is stored nowhere.
-func TestRecompressMispacked(t *testing.T) {
-	right := layered("x", "right")
-	for what, blob := range map[string][]byte{
-		"another layer": enginetest.Gzip.Pack(layered("x", "wrong").Layers()[0].Bytes()),
-		"cut":           enginetest.Gzip.Pack(right.Layers()[0].Bytes())[:100],
-		"no gzip":       bytes.Repeat([]byte("wrong"), 300),
-	} {
-		var l enginetest.Layout
-		from, to := layoutOf(t, l.Archive(l.ImageOf(right.Config(), enginetest.Gzip, blob), "much:1")), mem.New()
-		_, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), copies(t, "much:1"), anew)
-		if !fault.Is(err, fault.Damaged) || !strings.Contains(err.Error(), "much:1") || !strings.Contains(err.Error(), image.DigestOf(blob).Short()) {
-			t.Errorf("%s: %v", what, err)
-		}
-		if keys := keysOf(t, to); slices.ContainsFunc(keys, func(k string) bool { return !strings.HasPrefix(k, "run/") }) {
-			t.Errorf("%s: stored %q", what, keys)
-		}
-	}
-}
-
-// layoutOf unpacks an archive, and reads it as a layout.
-func layoutOf(t *testing.T, archive []byte) remote.Source {
-	t.Helper()
-	dir := t.TempDir()
-	for r := tar.NewReader(bytes.NewReader(archive)); ; {
-		h, err := r.Next()
-		if err == io.EOF {
-			break
-		}
-		path := filepath.Join(dir, h.Name)
-		if err == nil {
-			err = os.MkdirAll(filepath.Dir(path), 0o755)
-		}
-		var content []byte
-		if err == nil && h.Typeflag == tar.TypeReg {
-			content, err = io.ReadAll(r)
-			err = errors.Join(err, os.WriteFile(path, content, 0o644))
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return layoutIn(t, dir)
 }
 
 // TestRecompressKeeps: what a target has compressed it keeps, and that is told; of a registry, which has all compressed, nothing.
@@ -376,19 +400,5 @@ func TestRecompressDryRun(t *testing.T) {
 	plain := CopyOptions{Options: Options{IfAbsent: true}}
 	if _, err := Copy(t.Context(), from, remoteOn(t, to, codec.LZ4), copies(t, "packed:1"), plain); !fault.Is(err, fault.Refused) {
 		t.Errorf("as it was, over it: %v", err)
-	}
-}
-
-// TestRecompressSourceFails: what reading fails with is told as it is, and not as damage.
-func TestRecompressSourceFails(t *testing.T) {
-	from, to := newStock(t), mem.New()
-	packedImage(t, from)
-	trouble := errors.New("much trouble")
-	failing := &sourceOf{from, func(context.Context, remote.Layer) (io.ReadCloser, error) {
-		return io.NopCloser(io.MultiReader(bytes.NewReader(enginetest.Gzip.Pack(make([]byte, 5000))[:20]), iotest.ErrReader(trouble))), nil
-	}}
-	_, err := Copy(t.Context(), failing, remoteOn(t, to, codec.LZ4), copies(t, "packed:1"), anew)
-	if !errors.Is(err, trouble) || fault.Is(err, fault.Damaged) {
-		t.Errorf("error %v", err)
 	}
 }
