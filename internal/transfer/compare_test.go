@@ -200,7 +200,7 @@ func TestComparePlatforms(t *testing.T) {
 	}
 }
 
-// TestCompareBlobs: layers that are there compressed are known by their diffIDs, and have no parts.
+// TestCompareBlobs: layers that are there compressed by others are known by their diffIDs, and have no index.
 func TestCompareBlobs(t *testing.T) {
 	s := newStock(t)
 	o := Options{leastDelta: 1}
@@ -210,7 +210,7 @@ func TestCompareBlobs(t *testing.T) {
 			t.Errorf("%s, %s: %+v", way[0], way[1], c)
 		}
 	}
-	if c := compareAll(t, s, "app:1", blobbed, o); len(c.Layers) != 3 || c.Layers[0].Whole != "parts of it cannot be had" {
+	if c := compareAll(t, s, "app:1", blobbed, o); len(c.Layers) != 3 || c.Layers[0].Whole != "it has no chunk index" {
 		t.Errorf("%+v", c)
 	}
 	// A layer that an image has twice is one.
