@@ -33,9 +33,12 @@ func (s *Source) Kept(ctx context.Context, without []image.Digest) ([]remote.Lay
 			return nil, ctx.Err()
 		}
 		encoded := slices.ContainsFunc(e.Files, func(name string) bool { return strings.HasPrefix(name, "layer.tar.") })
-		blobs[e.ID] = !encoded && slices.Contains(e.Files, "blob")
-		if e.Bytes >= leastKept && (encoded || blobs[e.ID]) {
+		blob := !encoded && slices.Contains(e.Files, "blob")
+		if e.Bytes >= leastKept && (encoded || blob) {
 			all = append(all, aged{e.ID, e.Bytes, e.Modified})
+			if blob {
+				blobs[e.ID] = true
+			}
 		}
 	}
 	known := map[image.Digest]bool{}

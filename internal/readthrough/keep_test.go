@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -258,5 +259,14 @@ func TestKeptBlobs(t *testing.T) {
 	part, err := io.ReadAll(body)
 	if err = errors.Join(err, body.Close()); err != nil || !bytes.Equal(part, blob[len(blob)-100:]) {
 		t.Errorf("%d bytes, %v", len(part), err)
+	}
+	in := open(t, directory(t, dir))
+	for i := range 70 { // that begin so is all that is known of them
+		b := append([]byte("\x28\xb5\x2f\xfd"), remotetest.Noise(strconv.Itoa(i), 64<<10)...)
+		_, err := in.PutLayer(t.Context(), image.Descriptor{MediaType: "application/octet-stream", Digest: image.DigestOf(b), Size: int64(len(b))}, bytes.NewReader(b))
+		must(t, err)
+	}
+	if kept, err = from.Kept(t.Context(), nil); len(kept) != 64 || err != nil {
+		t.Errorf("%d of 72, %v", len(kept), err)
 	}
 }

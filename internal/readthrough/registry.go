@@ -60,6 +60,9 @@ type member struct {
 type unread struct {
 	mu  sync.Mutex
 	ids []image.Digest // the oldest first
+
+	reading sync.Mutex // held while they are read; guards the rest
+	were    bool       // some
 }
 
 // mostUnread bounds them: an image has fewer.
@@ -80,18 +83,28 @@ func (u *unread) add(id image.Digest) {
 	}
 }
 
-// read reads them from the remote, once, and reports whether there were any. What
-// fails here shows where it is needed.
+// read reads them from the remote, once, and reports whether it makes sense to look
+// again: whether there are any, or were, for who does not find a layer may have looked
+// while another one read them. What fails here shows where it is needed.
 func (u *unread) read(ctx context.Context, from remote.Source) bool {
 	if u == nil {
 		return false
 	}
+	u.reading.Lock()
+	defer u.reading.Unlock()
 	u.mu.Lock()
 	ids := u.ids
 	u.ids = nil
 	u.mu.Unlock()
-	for _, id := range ids {
+	for i, id := range ids {
 		_, _ = from.Document(ctx, id)
+		if ctx.Err() != nil { // others still need them
+			for _, id := range ids[i:] {
+				u.add(id)
+			}
+			return false
+		}
+		u.were = true
 	}
-	return len(ids) > 0
+	return u.were
 }

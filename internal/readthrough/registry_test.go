@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -19,8 +20,9 @@ import (
 // were read there.
 type apart struct {
 	*probe
-	mu   sync.Mutex
-	read map[string]map[image.Digest]bool // layers, by repository
+	mu      sync.Mutex
+	read    map[string]map[image.Digest]bool // layers, by repository
+	reading func()                           // if set, called before a document is read
 }
 
 func (a *apart) In(repository string) remote.Remote { return &room{a, repository} }
@@ -35,6 +37,9 @@ type room struct {
 }
 
 func (r *room) Document(ctx context.Context, id image.Digest) ([]byte, error) {
+	if r.reading != nil {
+		r.reading()
+	}
 	doc, err := r.apart.Document(ctx, id)
 	if config, failed := image.ParseConfig(doc); err == nil && failed == nil {
 		r.mu.Lock()
@@ -87,6 +92,65 @@ func TestRegistry(t *testing.T) {
 		if n := p.since("stored"); n != want {
 			t.Errorf("time %d: %d layers came, not %d", i, n, want)
 		}
+	}
+}
+
+// TestTwoAreDamaged: of two who need documents that the cache has given to find a layer, one reads them, and the other
+// one waits for it; where that one is interrupted, it reads them itself.
+func TestTwoAreDamaged(t *testing.T) {
+	for name, interrupted := range map[string]bool{"waits": false, "reads them": true} {
+		t.Run(name, func(t *testing.T) {
+			p, dir := newProbe(t), t.TempDir()
+			tars := [][]byte{remotetest.Noise("one", layerSize), remotetest.Noise("two", layerSize)}
+			img := pushed(t, p, "app:1", tars...)
+			_, err := remotetest.Pull(t.Context(), cacheIn(t, dir, 1<<30, nil).New(p), remotetest.Ref(t, "app:1"))
+			must(t, err)
+			begun, hold := make(chan struct{}), make(chan struct{})
+			a := &apart{probe: p, read: map[string]map[image.Digest]bool{}}
+			a.reading = sync.OnceFunc(func() { close(begun); <-hold })
+			from := cacheIn(t, dir, 1<<30, nil).NewRegistry(a).In("app")
+			_, err = from.Document(t.Context(), img.ID)
+			must(t, err)
+			layers, err := remote.Layers(t.Context(), from, img.DiffIDs())
+			must(t, err)
+			for _, id := range img.DiffIDs() {
+				_, err := open(t, directory(t, dir)).Forget(t.Context(), id, time.Time{})
+				must(t, err)
+			}
+			first, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			errs := make(chan error, 1)
+			go func() {
+				got, err := remotetest.Read(first, from, layers[0])
+				if err == nil && !bytes.Equal(got, tars[0]) {
+					err = errors.New("it is another one")
+				}
+				errs <- err
+			}()
+			<-begun
+			p.since("look")
+			other := make(chan error, 1)
+			go func() {
+				got, err := remotetest.Read(t.Context(), from, layers[1])
+				if err == nil && !bytes.Equal(got, tars[1]) {
+					err = errors.New("it is another one")
+				}
+				other <- err
+			}()
+			for p.since("look") == 0 { // the other one has asked, or does just now
+				runtime.Gosched()
+			}
+			if interrupted {
+				cancel()
+			}
+			close(hold)
+			if err := <-errs; interrupted != (err != nil) {
+				t.Errorf("the first one: %v", err)
+			}
+			if err := <-other; err != nil {
+				t.Errorf("the other one: %v", err)
+			}
+		})
 	}
 }
 

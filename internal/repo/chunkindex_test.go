@@ -315,6 +315,45 @@ func (inexact) GetExact(context.Context, string, int64, int64) (io.ReadCloser, e
 	return nil, errors.ErrUnsupported
 }
 
+// TestOpenPartOfBlob: parts are had of a tar that lies in a blob, which may have an index. The blob itself has none, and
+// neither has what is not encoded.
+func TestOpenPartOfBlob(t *testing.T) {
+	r := open(t, mem.New(), codec.None)
+	tar := remotetest.Noise("in a blob", 1000)
+	encoded := codec.Zstd.Encode(bytes.NewReader(tar))
+	defer encoded.Close()
+	blob, err := io.ReadAll(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := remotetest.Noise("plain", 1000)
+	for _, l := range []image.Descriptor{
+		{MediaType: "application/octet-stream", Digest: image.DigestOf(blob), Size: int64(len(blob))},
+		{Digest: image.DigestOf(plain), Size: int64(len(plain))},
+	} {
+		if _, err := r.PutLayer(t.Context(), l, bytes.NewReader(map[image.Digest][]byte{image.DigestOf(blob): blob, image.DigestOf(plain): plain}[l.Digest])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	layers, err := remote.Layers(t.Context(), r, []image.Digest{image.DigestOf(tar), image.DigestOf(blob), image.DigestOf(plain)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := r.OpenPart(t.Context(), layers[0], 10, 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	if got, err := io.ReadAll(body); !bytes.Equal(got, blob[10:60]) || err != nil {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	for _, l := range layers[1:] {
+		if _, err := r.OpenPart(t.Context(), l, 10, 50); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%s: %v", l.Object, err)
+		}
+	}
+}
+
 // TestOpenPartExact: of a store that reads the whole for a part, parts are refused.
 func TestOpenPartExact(t *testing.T) {
 	s := mem.New()

@@ -200,7 +200,7 @@ func TestComparePlatforms(t *testing.T) {
 	}
 }
 
-// TestCompareBlobs: layers that are there compressed are known by their diffIDs, and have no parts.
+// TestCompareBlobs: layers that are there compressed by others are known by their diffIDs, and have no index.
 func TestCompareBlobs(t *testing.T) {
 	s := newStock(t)
 	o := Options{leastDelta: 1}

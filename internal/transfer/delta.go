@@ -67,7 +67,7 @@ type deltas struct {
 	relation *relation
 	link     link
 
-	blobs map[image.Digest]bool // layers that the engine takes as they are compressed
+	whole map[image.Digest]bool // layers that are read whole, in any case
 
 	planning sync.Mutex // held by who looks what the engine has: one layer at a time
 
@@ -92,33 +92,26 @@ func (p *pull) newDeltas(send []image.Digest) *deltas {
 	if p.o.Delta == DeltaNever || !gives || engine == nil && keeper == nil {
 		return nil
 	}
-	blobs := map[image.Digest]bool{}
-	for _, l := range p.tree.Layers() {
-		if tar, compressed := l.Tar(); tar && compressed {
-			blobs[l.Digest] = true
-		}
-	}
-	var stored, whole int64
-	wholes := 0
+	whole := p.neverMade()
+	var stored, kept int64
+	n := 0
 	missing := map[image.Digest]bool{}
 	for _, d := range send {
 		missing[d] = true
 		switch l := p.layers[d]; {
 		case l.Stored < p.o.leastDelta:
-		case blobs[d]:
-			wholes, whole = wholes+1, whole+l.Stored
+		case whole[d]:
+			n, kept = n+1, kept+l.Stored
 		default:
-			if stored += l.Stored; !l.Packed.IsZero() {
-				wholes, whole = wholes+1, whole+l.Stored
-			}
+			stored += l.Stored
 		}
 	}
-	p.sayWhole(wholes, whole)
+	p.sayWhole(n, kept)
 	if stored == 0 {
 		return nil
 	}
 	d := &deltas{
-		o: p.o, source: p.from, parts: parts, keeper: keeper, blobs: blobs,
+		o: p.o, source: p.from, parts: parts, keeper: keeper, whole: whole,
 		rebuilt: map[image.Digest]rebuilding{}, planned: map[image.Digest]*layerPlan{},
 	}
 	d.relation = &relation{
@@ -131,6 +124,24 @@ func (p *pull) newDeltas(send []image.Digest) *deltas {
 		}
 	}
 	return d
+}
+
+// neverMade returns the layers that are not put together: those that the engine takes as they are compressed, and
+// those that lie in a blob of which the image says that it is not of zstd, and so has no index.
+func (p *pull) neverMade() map[image.Digest]bool {
+	whole := map[image.Digest]bool{}
+	for _, l := range p.tree.Layers() {
+		if tar, compressed := l.Tar(); tar && compressed {
+			whole[l.Digest] = true
+		}
+	}
+	packed, _ := p.tree.Packed() // pack fails for what is wrong with it
+	for tar, in := range packed {
+		if p.layers[tar].Packed == in.Digest && compressionOf(in) != "zstd" {
+			whole[tar] = true
+		}
+	}
+	return whole
 }
 
 // layerPlan is how a layer is to be put together.
@@ -176,7 +187,7 @@ func (d *deltas) take(ctx context.Context, layer remote.Layer) *layerPlan {
 
 // may reports whether a layer may be put together: large ones that the engine gets as tars, and the cache has not.
 func (d *deltas) may(layer remote.Layer) bool {
-	return d != nil && layer.Stored >= d.o.leastDelta && layer.Source != remote.InCache && !d.blobs[layer.Digest] && !d.isMisled()
+	return d != nil && layer.Stored >= d.o.leastDelta && layer.Source != remote.InCache && !d.whole[layer.Digest] && !d.isMisled()
 }
 
 // plan finds out whether a layer is to be put together, and how. It returns nil where it is to be read whole.
@@ -268,7 +279,8 @@ var errWhole = errors.New("it is read whole")
 
 // open opens a layer as Source.Open does, put together where that is worth it. What keeps layers gets it so, too.
 func (d *deltas) open(ctx context.Context, from remote.Source, layer remote.Layer) (io.ReadCloser, error) {
-	if !d.may(layer) {
+	may := d.may(layer)
+	if !may && !d.isMisled() {
 		return from.Open(ctx, layer)
 	}
 	as := layer
@@ -277,17 +289,21 @@ func (d *deltas) open(ctx context.Context, from remote.Source, layer remote.Laye
 	}
 	made := func(ctx context.Context) (io.ReadCloser, error) { return d.make(ctx, from, layer) }
 	var body io.ReadCloser
-	err := errors.ErrUnsupported
-	if d.keeper != nil {
-		body, err = d.keeper.OpenMade(ctx, as, made)
-	}
-	if errors.Is(err, errors.ErrUnsupported) {
-		body, err = made(ctx)
+	err := errWhole // since an index has lied, and others of the image may have as well
+	if may {
+		err = errors.ErrUnsupported
+		if d.keeper != nil {
+			body, err = d.keeper.OpenMade(ctx, as, made)
+		}
+		if errors.Is(err, errors.ErrUnsupported) {
+			body, err = made(ctx)
+		}
 	}
 	if errors.Is(err, errWhole) {
 		body, err = from.Open(ctx, as)
 	}
 	if err != nil {
+		d.noteMisled(err)
 		return nil, err
 	}
 	return &madeLayer{image.HoldBack(&sizedLayer{r: body, layer: layer}, func() error { return nil }), body, d}, nil
@@ -303,10 +319,7 @@ type madeLayer struct {
 
 func (m *madeLayer) Read(p []byte) (int, error) {
 	n, err := m.Reader.Read(p)
-	var wrong *misledError
-	if errors.As(err, &wrong) {
-		m.deltas.mislead()
-	}
+	m.deltas.noteMisled(err)
 	return n, err
 }
 
@@ -437,6 +450,14 @@ func (d *deltas) mislead() {
 	d.misled = true
 	clear(d.rebuilt)
 	clear(d.planned)
+}
+
+// noteMisled is mislead where err says so.
+func (d *deltas) noteMisled(err error) {
+	var wrong *misledError
+	if errors.As(err, &wrong) {
+		d.mislead()
+	}
 }
 
 func (d *deltas) isMisled() bool {

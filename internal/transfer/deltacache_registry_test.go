@@ -3,6 +3,7 @@ package transfer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dogestry/dogestry/internal/chunk"
+	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/readthrough"
@@ -241,6 +244,46 @@ func TestMadeLayerOfRegistryIsDamaged(t *testing.T) {
 	}
 }
 
+// TestLayerOfTheCacheIsAnother: what a cache has as a layer, and decodes, and is another one, turns out when most of it is with
+// the engine. It is read from the registry, by the same pull.
+func TestLayerOfTheCacheIsAnother(t *testing.T) {
+	for name, c := range map[string]struct {
+		made   bool
+		method codec.Codec
+	}{"made": {true, codec.LZ4}, "blob": {false, codec.Zstd}} {
+		t.Run(name, func(t *testing.T) {
+			w := newCachedRegistry(t)
+			w.brings(t, w.through(t), true, w.one)
+			m, path := w.one, filepath.Join(w.at, "images", w.blob(t, w.one).Hex(), "blob")
+			if c.made {
+				w.brings(t, w.through(t), true, w.two)
+				m, path = w.two, w.tar(w.two)
+			}
+			other := bytes.Clone(layerOf(m).Bytes())
+			other[len(other)/2] ^= 1
+			encoded := chunk.Encode(c.method, bytes.NewReader(other))
+			b, err := io.ReadAll(encoded)
+			must(t, errors.Join(err, encoded.Close()))
+			was, err := os.Stat(path)
+			must(t, err)
+			b = b[:framesOf(t, b).Stored]
+			b = codec.AppendSkippable(b, 0, make([]byte, was.Size()-int64(len(b))-codec.SkippableHeader)) // in place of the index
+			must(t, os.WriteFile(path, b, 0o644))
+			blob, err := os.Stat(w.server.Blob(w.blob(t, m)))
+			must(t, err)
+			for again := range 2 {
+				_, came := w.brings(t, w.through(t), true, m)
+				if again == 0 && came < blob.Size() || again > 0 && came > blob.Size()/10 || len(w.told) != 1 || !strings.Contains(w.told[0], "was damaged") {
+					t.Errorf("time %d: %d bytes came of %d, and it was told %q", again, came, blob.Size(), w.told)
+				}
+			}
+			if len(w.said.notes) > 0 {
+				t.Errorf("notes: %q", w.said.notes)
+			}
+		})
+	}
+}
+
 // TestDeltaOfRegistryIsMisledBesideTheCache: of a layer that is there already, an index that says another size does not
 // make the cache lose it, and neither is it given to the engine in that size; nor is one that is read whole after all.
 func TestDeltaOfRegistryIsMisledBesideTheCache(t *testing.T) {
@@ -256,18 +299,20 @@ func TestDeltaOfRegistryIsMisledBesideTheCache(t *testing.T) {
 			w.at = t.TempDir()
 		}
 		for _, wrong := range []int64{-1, +1} {
-			at.Size = layerOf(w.two).Size() + wrong
-			from := w.through(t).In("much")
-			d := &deltas{o: w.o.withDefaults(), keeper: from.(remote.Keeper), source: from, relation: &relation{found: true}}
-			body, err := d.open(t.Context(), from, at)
-			must(t, err)
-			got, err := io.ReadAll(body)
-			if err == nil || !d.isMisled() || int64(len(got)) >= min(at.Size, layerOf(w.two).Size()) {
-				t.Errorf("there %v, %+d: %d bytes, %v", there, wrong, len(got), err)
-			}
-			must(t, body.Close())
-			if there && !w.keeps(t, w.two) {
-				t.Fatal("it is gone")
+			for _, already := range []bool{false, true} { // since the index of another layer has lied, too
+				at.Size = layerOf(w.two).Size() + wrong
+				from := w.through(t).In("much")
+				d := &deltas{o: w.o.withDefaults(), keeper: from.(remote.Keeper), source: from, relation: &relation{found: true}, misled: already}
+				body, err := d.open(t.Context(), from, at)
+				must(t, err)
+				got, err := io.ReadAll(body)
+				if err == nil || !d.isMisled() || int64(len(got)) >= min(at.Size, layerOf(w.two).Size()) {
+					t.Errorf("there %v, %+d, %v: %d bytes, %v", there, wrong, already, len(got), err)
+				}
+				must(t, body.Close())
+				if there && !w.keeps(t, w.two) {
+					t.Fatal("it is gone")
+				}
 			}
 		}
 	}

@@ -26,7 +26,8 @@ const loadsAtOnce = 3
 const loadPiece = 48 << 20
 
 // load sends the layers that the engine lacks and makes sure that the image has
-// arrived. Where the engine turns out to lack what it seemed to have, it sends
+// arrived. Where an index has lied, or a layer was damaged in a cache, it sends what the
+// engine lacks once more. Where the engine turns out to lack what it seemed to have, it sends
 // all, once, and to a containerd image store once more. It returns the layers that were sent.
 func (p *pull) load(ctx context.Context, send []image.Digest) ([]image.Digest, error) {
 	all := image.Distinct(p.order)
@@ -36,8 +37,16 @@ func (p *pull) load(ctx context.Context, send []image.Digest) ([]image.Digest, e
 	p.tellLacking(send)
 	parts := p.parts(send)
 	has, err := p.sendAndLook(ctx, parts)
-	if p.deltas.isMisled() && err != nil {
-		p.o.Progress.Note(fmt.Sprintf("%s: an index in the remote is wrong; reading layers whole", p.image.Source))
+	told := false
+	for again := 0; err != nil && again < mendings; again++ {
+		misled := p.deltas.isMisled() && !told
+		if !misled && !errors.Is(err, remote.ErrReplaced) { // what was damaged in a cache is removed, and told
+			break
+		}
+		if misled {
+			told = true
+			p.o.Progress.Note(fmt.Sprintf("%s: an index in the remote is wrong; reading layers whole", p.image.Source))
+		}
 		p.o.Log.Info("load failed", "image", p.id, "error", err)
 		if send, err = p.rest(ctx); err == nil {
 			p.tellLacking(send)

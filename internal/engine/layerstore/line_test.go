@@ -34,6 +34,17 @@ var lines = map[string]bool{
 	`{"type":2,"payload":"`:                                                               false,
 	`{"type":2,"payload":`:                                                                false,
 	"{\"type\":1,\"name\":\"a\tb\",\"size\":1,\"payload\":\"\",\"position\":1}":           false,
+	`{"type":1,"name":"","payload":"","position":1}`:                                      true,
+	`{"Type":2,"payload":"","position":0}`:                                                false,
+	`{"type":2,"Payload":"","position":0}`:                                                false,
+	`{"type":2,"payload":"","payload":"AAAA","position":0}`:                               false,
+	`{"type":2,"type":1,"payload":"","position":0}`:                                       false,
+	`{"type":1,"name":"a","name":"b","size":1,"payload":"","position":1}`:                 false,
+	`{"type":1,"size":1,"name":"a","payload":"","position":1}`:                            false,
+	`{"type":1,"name":"a","size":1,"payload":"","position":1} `:                           false,
+	`{"type":2,"payload":"aGV\u0073","position":0}`:                                       false,
+	"{\"type\":1,\"name\":\"a\x7f\",\"size\":1,\"payload\":\"\",\"position\":1}":          false,
+	"{\"type\":1,\"name\":\"a\xff\",\"size\":1,\"payload\":\"\",\"position\":1}":          false,
 	``: false,
 }
 
