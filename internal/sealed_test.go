@@ -41,6 +41,7 @@ var sealedFiles = map[string]string{
 	"internal/cli/plugin.go":                "talks to the docker command that has started it, on a socket of that",
 	"internal/engine/engine.go":             "makes a transport, whose dialer sealedDial replaces",
 	"internal/engine/sealed.go":             "dials by the seal",
+	"internal/engine/ssh.go":                "runs ssh, which sealedDial has asked the seal about",
 	"internal/registry/client/docker.go":    "asks before a helper is run",
 	"internal/registry/client/registry.go":  "takes its transport",
 	"internal/registry/client/transport.go": "makes one and puts the seal under it",
