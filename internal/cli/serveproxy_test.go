@@ -153,9 +153,9 @@ func TestServeRegistryNames(t *testing.T) {
 		u.config, 1, u.digest)
 	refers := image.DigestOf([]byte(signature))
 	list := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q,"size":%d}]}`, refers, len(signature))
-	for name, doc := range map[string]string{refers.String(): signature, strings.Replace(u.digest.String(), ":", "-", 1): list} {
-		putManifest(t, "http://"+u.server.Host+"/v2/"+repository+"/manifests/"+name, doc)
-	}
+	at := "http://" + u.server.Host + "/v2/" + repository + "/manifests/"
+	putManifest(t, at+refers.String(), signature) // first: the list names it
+	putManifest(t, at+strings.Replace(u.digest.String(), ":", "-", 1), list)
 	_, address := startServe(t, u.remote, "--mirror-of", u.proxy.Host)
 	base := "http://" + address + "/v2/"
 	for _, name := range []string{repository + "/manifests/1", repository + "/manifests/1?ns=" + u.proxy.Host, repository + "/manifests/" + u.digest.String()} {
