@@ -88,29 +88,28 @@ func (c Compression) Pack(b []byte) []byte {
 
 // Image adds an image, its layers compressed, all by one compression or each by its own.
 func (l *Layout) Image(m *Image, compressions ...Compression) Node {
-	var layers []any
-	var blobs []string
-	for i, layer := range m.Layers() {
-		c := Raw
-		if len(compressions) > 0 {
-			c = compressions[min(i, len(compressions)-1)]
-		}
-		b := c.Pack(layer.Bytes())
-		d := l.Add(b)
-		blobs = append(blobs, d)
-		layers = append(layers, descriptor(ociLayer+string(c), d, len(b)))
+	if len(compressions) == 0 {
+		compressions = []Compression{Raw}
 	}
-	return l.manifest(m.Config(), layers, blobs)
+	var packed [][]byte
+	for i, layer := range m.Layers() {
+		packed = append(packed, compressions[min(i, len(compressions)-1)].Pack(layer.Bytes()))
+	}
+	return l.image(m.Config(), compressions, packed)
 }
 
 // ImageOf adds an image of such layers as they are in it, whatever its config says of them.
 func (l *Layout) ImageOf(config []byte, c Compression, packed ...[]byte) Node {
+	return l.image(config, []Compression{c}, packed)
+}
+
+func (l *Layout) image(config []byte, compressions []Compression, packed [][]byte) Node {
 	var layers []any
 	var blobs []string
-	for _, b := range packed {
+	for i, b := range packed {
 		d := l.Add(b)
 		blobs = append(blobs, d)
-		layers = append(layers, descriptor(ociLayer+string(c), d, len(b)))
+		layers = append(layers, descriptor(ociLayer+string(compressions[min(i, len(compressions)-1)]), d, len(b)))
 	}
 	return l.manifest(config, layers, blobs)
 }

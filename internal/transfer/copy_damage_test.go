@@ -322,7 +322,7 @@ func TestCopyInterrupted(t *testing.T) {
 		}
 		leaks := goleak.IgnoreCurrent()
 		_, err := Copy(ctx, source, to, copies(t, names...), CopyOptions{Options: Options{Parallel: 1}})
-		if leak := leaked(leaks); leak != nil {
+		if leak := remotetest.Leaks(leaks); leak != nil {
 			t.Errorf("%s, operation %d, byte %d: %v", side, ops, bytes, leak)
 		}
 		noTemporary(t, dir)

@@ -22,6 +22,7 @@ import (
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/remote/remotetest"
 	"github.com/dogestry/dogestry/internal/repo"
 )
 
@@ -285,7 +286,7 @@ func TestDeltaIsMisled(t *testing.T) {
 func TestDeltaIsInterrupted(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() {
-		if leak := leaked(before); leak != nil {
+		if leak := remotetest.Leaks(before); leak != nil {
 			t.Error(leak)
 		}
 	})

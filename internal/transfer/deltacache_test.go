@@ -22,6 +22,7 @@ import (
 	"github.com/dogestry/dogestry/internal/image"
 	"github.com/dogestry/dogestry/internal/readthrough"
 	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/remote/remotetest"
 	"github.com/dogestry/dogestry/internal/storage/file"
 )
 
@@ -267,7 +268,7 @@ func TestDeltaWithoutRoomInTheCache(t *testing.T) {
 func TestDeltaOfTheCacheIsInterrupted(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() {
-		if leak := leaked(before); leak != nil {
+		if leak := remotetest.Leaks(before); leak != nil {
 			t.Error(leak)
 		}
 	})

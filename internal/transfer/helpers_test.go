@@ -11,9 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/engine"
@@ -155,16 +152,6 @@ func noTemporary(t testing.TB, dir string) {
 			t.Errorf("left in the remote: %s", f)
 		}
 	}
-}
-
-// leaked is what goleak finds in the end. It waits for less than half a second itself, and a busy machine may take longer.
-func leaked(but ...goleak.Option) error {
-	late := time.Now().Add(20 * time.Second)
-	err := goleak.Find(but...)
-	for err != nil && time.Now().Before(late) {
-		err = goleak.Find(but...)
-	}
-	return err
 }
 
 // layered is an image of layers with these contents, each some KiB, which go by the repository "much".

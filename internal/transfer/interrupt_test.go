@@ -16,6 +16,7 @@ import (
 	"github.com/dogestry/dogestry/internal/codec"
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/image"
+	"github.com/dogestry/dogestry/internal/remote/remotetest"
 	"github.com/dogestry/dogestry/internal/repo"
 	"github.com/dogestry/dogestry/internal/storage"
 	"github.com/dogestry/dogestry/internal/storage/file"
@@ -115,7 +116,7 @@ func TestPushInterrupted(t *testing.T) {
 		if late := time.Since(start); late > 20*time.Second {
 			t.Errorf("operation %d, byte %d: took %v", ops, bytes, late)
 		}
-		if leak := leaked(leaks, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+		if leak := remotetest.Leaks(leaks, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 			goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead")); leak != nil {
 			t.Errorf("operation %d, byte %d: %v", ops, bytes, leak)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/dogestry/dogestry/internal/engine"
 	"github.com/dogestry/dogestry/internal/enginetest"
 	"github.com/dogestry/dogestry/internal/remote"
+	"github.com/dogestry/dogestry/internal/remote/remotetest"
 )
 
 // TestPartsInterrupted ends the context at everything that happens to a load: the pull ends soon and leaves at most untagged
@@ -49,7 +50,7 @@ func TestPartsInterrupted(t *testing.T) {
 		if late := time.Since(start); late > 30*time.Second {
 			t.Errorf("stage %d: took %v", stage, late)
 		}
-		if leak := leaked(leaks, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+		if leak := remotetest.Leaks(leaks, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 			goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead")); leak != nil {
 			t.Errorf("stage %d: %v", stage, leak)
 		}

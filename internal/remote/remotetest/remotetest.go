@@ -114,15 +114,15 @@ func Run(t *testing.T, h Harness) {
 			s := &suite{T: t, Harness: h, Target: h.Open(t)}
 			before := goleak.IgnoreCurrent()
 			test.run(s)
-			if err := leaks(append(slices.Clone(h.Lasting), before)...); err != nil {
+			if err := Leaks(append(slices.Clone(h.Lasting), before)...); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 }
 
-// leaks is what goleak finds in the end. It waits for less than half a second itself, and a busy machine may take longer.
-func leaks(but ...goleak.Option) error {
+// Leaks is what goleak finds in the end. It waits for less than half a second itself, and a busy machine may take longer.
+func Leaks(but ...goleak.Option) error {
 	late := time.Now().Add(20 * time.Second)
 	err := goleak.Find(but...)
 	for err != nil && time.Now().Before(late) {
